@@ -1,0 +1,41 @@
+#include "gradwarden/step_record.h"
+
+namespace gradwarden {
+
+std::string_view to_string(Decision decision) {
+  switch (decision) {
+    case Decision::kApply:
+      return "apply";
+    case Decision::kClip:
+      return "clip";
+    case Decision::kReduce:
+      return "reduce";
+    case Decision::kSkip:
+      return "skip";
+  }
+  return "unknown";
+}
+
+std::string_view to_string(Reason reason) {
+  switch (reason) {
+    case Reason::kWithinLimits:
+      return "within_limits";
+    case Reason::kMaxNorm:
+      return "max_norm";
+    case Reason::kNonFinite:
+      return "non_finite";
+    case Reason::kLossScaleOverflow:
+      return "loss_scale_overflow";
+    case Reason::kAbsoluteLimit:
+      return "absolute_limit";
+    case Reason::kRollingMean:
+      return "rolling_mean";
+    case Reason::kSkipLimit:
+      return "skip_limit";
+    case Reason::kCollectiveFailed:
+      return "collective_failed";
+  }
+  return "unknown";
+}
+
+}  // namespace gradwarden

@@ -1,0 +1,77 @@
+// The reporter: streams step records to gradwardend from a thread of its own. It fails open:
+// whatever happens to the daemon or the network, the trainer's thread only copies a record into a
+// ring.
+//
+//   gradwarden::Reporter reporter({.daemon = "127.0.0.1:7460", .run = "llama-7b"}, ranks);
+//   gradwarden::Guard guard(options, ranks, &reporter);
+#ifndef GRADWARDEN_REPORTER_H_
+#define GRADWARDEN_REPORTER_H_
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "gradwarden/collective.h"
+#include "gradwarden/export.h"
+#include "gradwarden/step_record.h"
+
+namespace gradwarden {
+
+struct ReporterOptions {
+  std::string daemon = {};  // host:port of gradwardend; empty: only history_path is written
+  std::string run = {};  // stable name of the run, at most 128 bytes, no '/' or control characters
+  std::string history_path = {};        // also keep a local history file here (rank 0); empty: none
+  std::uint64_t ring_bytes = 8u << 20;  // records that may wait for the reporter's thread
+  std::uint64_t backlog_bytes =
+      64u << 20;  // unacknowledged reports kept in memory; beyond it the oldest are dropped
+  std::uint32_t batch_reports = 64;  // at most this many reports in a message, 1 to 1024
+  std::chrono::milliseconds poll_interval{20};
+  std::chrono::milliseconds heartbeat_interval{10000};
+  std::chrono::milliseconds close_timeout{1000};  // what close() and the destructor may take
+};
+
+// Counters since the start. submitted = acknowledged + rejected + dropped + pending once the ring
+// is drained.
+struct ReporterStatistics {
+  std::uint64_t submitted = 0;     // records handed over that are to be sent (rank 0: every step)
+  std::uint64_t acknowledged = 0;  // stored by the daemon
+  std::uint64_t rejected = 0;      // refused by the daemon for good
+  std::uint64_t dropped =
+      0;  // given up: ring or backlog full, or closed before they were acknowledged
+  std::uint64_t pending = 0;  // in ring or backlog
+  std::uint64_t connects = 0;
+  std::string last_error;  // empty if there was none
+};
+
+// Rank 0 streams every step; the other ranks heartbeats and steps in which they hold something
+// non-finite. submit() comes from one thread. After a fork() the child's copy does nothing.
+class GRADWARDEN_API Reporter final : public StepSink {
+ public:
+  // Collective: rank 0 makes the attempt's id and shares it. Throws Error on misuse. Starts no
+  // thread and opens no connection before the guard's bind.
+  Reporter(const ReporterOptions& options, Collective& ranks);
+  // As close().
+  ~Reporter() override;
+  Reporter(const Reporter&) = delete;
+  Reporter& operator=(const Reporter&) = delete;
+
+  const std::string& attempt() const noexcept;
+
+  void begin(const RunShape& shape) override;
+  void submit(const StepRecord& record) noexcept override;
+
+  // Says goodbye to the daemon after everything is acknowledged, or gives up after `close_timeout`.
+  // Later calls of submit() are counted as dropped. True if nothing was left unacknowledged.
+  bool close() noexcept;
+
+  ReporterStatistics statistics() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace gradwarden
+
+#endif  // GRADWARDEN_REPORTER_H_

@@ -1,0 +1,75 @@
+// gradwardend: serves until SIGTERM or SIGINT.
+#include <pthread.h>
+#include <signal.h>
+#include <spdlog/sinks/stdout_color_sinks.h>
+#include <spdlog/spdlog.h>
+
+#include <cstdio>
+#include <exception>
+#include <fstream>
+#include <iostream>
+#include <optional>
+#include <string>
+
+#include "daemon/app/daemon.h"
+#include "daemon/app/exit_codes.h"
+#include "daemon/app/flags.h"
+
+namespace {
+
+using namespace gradwarden::app;
+
+// Written aside and renamed, so that a reader never sees half of it.
+bool write_ports_file(const std::string& path, const Daemon& daemon) {
+  const std::string aside = path + ".new";
+  {
+    std::ofstream file(aside);
+    file << "{\"grpc\": " << daemon.grpc_port() << ", \"http\": " << daemon.http_port() << "}\n";
+    if (!file.flush()) return false;
+  }
+  return std::rename(aside.c_str(), path.c_str()) == 0;
+}
+
+int serve(const Flags& flags, const sigset_t& signals) {
+  Daemon daemon(flags.config);
+  if (const std::optional<StartError> error = daemon.start()) {
+    std::cerr << "gradwardend: " << error->message << "\n";
+    return error->exit_code;
+  }
+  if (!flags.ports_file.empty() && !write_ports_file(flags.ports_file, daemon)) {
+    std::cerr << "gradwardend: --ports-file: " << flags.ports_file << " cannot be written\n";
+    return kExitUsage;
+  }
+  int signal = 0;
+  sigwait(&signals, &signal);
+  spdlog::info("received {}: shutting down", signal == SIGTERM ? "SIGTERM" : "SIGINT");
+  daemon.drain();
+  return kExitOk;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Blocked before any thread starts, so that only sigwait() sees them.
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+  try {
+    Flags flags;
+    if (const std::optional<int> code = parse_flags(argc, argv, flags)) return *code;
+    if (flags.check_only) {
+      std::cout << "configuration is valid\n";
+      return kExitOk;
+    }
+    spdlog::set_default_logger(spdlog::stderr_color_mt("gradwardend"));
+    spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
+    spdlog::set_level(spdlog::level::from_str(flags.config.log_level));
+    return serve(flags, signals);
+  } catch (const std::exception& error) {
+    std::cerr << "gradwardend: internal error: " << error.what() << "\n";
+    return kExitInternal;
+  }
+}

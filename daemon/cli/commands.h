@@ -1,0 +1,44 @@
+// The commands. Each prints to standard output, trouble to standard error, and returns an ExitCode.
+#ifndef GRADWARDEN_DAEMON_CLI_COMMANDS_H_
+#define GRADWARDEN_DAEMON_CLI_COMMANDS_H_
+
+#include <cstdint>
+#include <string>
+
+namespace gradwarden::cli {
+
+class QueryClient;
+
+struct ShowOptions {
+  std::string run;
+  std::string attempt;  // empty: the latest
+  bool json = false;
+  bool ascii = false;
+  int height = 14;
+};
+
+struct WatchOptions {
+  std::string run;  // empty: all
+  bool json = false;
+  bool include_open = false;
+  std::uint64_t count = 0;  // stop after so many events; 0: go on
+};
+
+enum class ExportFormat { kCsv, kJsonLines };
+
+struct ExportOptions {
+  std::string run;  // or a local history file
+  std::string attempt;
+  ExportFormat format = ExportFormat::kCsv;
+  std::uint64_t first_step = 0;
+  std::uint64_t last_step = 0;
+};
+
+int runs_command(QueryClient& client, bool json);
+int show_command(QueryClient& client, const ShowOptions& options);
+int watch_command(QueryClient& client, const WatchOptions& options);
+int export_command(QueryClient& client, const ExportOptions& options);
+
+}  // namespace gradwarden::cli
+
+#endif  // GRADWARDEN_DAEMON_CLI_COMMANDS_H_

@@ -1,0 +1,40 @@
+// The daemon as the command line sees it. Calls wait, with a deadline; nothing throws.
+#ifndef GRADWARDEN_DAEMON_CLI_QUERY_CLIENT_H_
+#define GRADWARDEN_DAEMON_CLI_QUERY_CLIENT_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "gradwarden/v1/query.grpc.pb.h"
+
+namespace gradwarden::cli {
+
+// Exit codes of the command line, the same for every command.
+enum ExitCode : int { kOk = 0, kNotFound = 1, kUsage = 2, kUnreachable = 3 };
+
+class QueryClient {
+ public:
+  explicit QueryClient(std::string address);
+
+  grpc::Status list_runs(v1::ListRunsResponse* response);
+  grpc::Status get_run(const std::string& run, v1::GetRunResponse* response);
+  grpc::Status list_events(const v1::ListEventsRequest& request, v1::ListEventsResponse* response);
+  // Calls `take` for each chunk until it returns false or the history ends.
+  grpc::Status stream_history(const v1::StreamHistoryRequest& request,
+                              const std::function<bool(const v1::HistoryChunk&)>& take);
+  // Without a deadline: ends when `take` returns false or the daemon goes away.
+  grpc::Status watch_events(const v1::WatchEventsRequest& request,
+                            const std::function<bool(const v1::Event&)>& take);
+
+  // One line that says what failed and what to do, and the exit code for it.
+  int explain(const grpc::Status& status) const;
+
+ private:
+  std::string address_;
+  std::unique_ptr<v1::QueryService::Stub> stub_;
+};
+
+}  // namespace gradwarden::cli
+
+#endif  // GRADWARDEN_DAEMON_CLI_QUERY_CLIENT_H_

@@ -1,0 +1,132 @@
+#include "daemon/detect/incident.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "daemon/detect/detector.h"
+#include "daemon/detect/state_bytes.h"
+
+namespace gradwarden::detect {
+namespace {
+
+void save_incident(StateWriter& out, const Incident& incident) {
+  out.value(incident.key);
+  out.value(incident.revision);
+  out.text(incident.kind);
+  out.value(static_cast<std::uint8_t>(incident.severity));
+  out.value(incident.start_step);
+  out.value(incident.peak_step);
+  out.value(incident.last_step);
+  out.text(incident.signal);
+  out.value(incident.value);
+  out.value(incident.baseline);
+  out.value(incident.threshold);
+  out.value(incident.flagged_steps);
+  out.value(static_cast<std::uint8_t>(incident.rank.has_value()));
+  out.value(incident.rank.value_or(0));
+  out.text(incident.group);
+  out.text(incident.tensor);
+  out.value(static_cast<std::uint8_t>(incident.element.has_value()));
+  out.value(incident.element.value_or(0));
+  out.value(static_cast<std::uint8_t>(incident.born_locally));
+  out.value(static_cast<std::uint32_t>(incident.batch_ids.size()));
+  for (const std::string& id : incident.batch_ids) out.text(id);
+  out.value(incident.start_time_ns);
+  out.value(incident.end_time_ns);
+}
+
+Incident restore_incident(StateReader& in) {
+  Incident incident;
+  incident.key = in.value<std::uint64_t>();
+  incident.revision = in.value<std::uint32_t>();
+  incident.kind = in.text();
+  incident.severity = static_cast<Severity>(in.value<std::uint8_t>());
+  incident.start_step = in.value<std::uint64_t>();
+  incident.peak_step = in.value<std::uint64_t>();
+  incident.last_step = in.value<std::uint64_t>();
+  incident.signal = in.text();
+  incident.value = in.value<double>();
+  incident.baseline = in.value<double>();
+  incident.threshold = in.value<double>();
+  incident.flagged_steps = in.value<std::uint64_t>();
+  const bool has_rank = in.boolean();
+  const auto rank = in.value<std::uint32_t>();
+  if (has_rank) incident.rank = rank;
+  incident.group = in.text();
+  incident.tensor = in.text();
+  const bool has_element = in.boolean();
+  const auto element = in.value<std::uint64_t>();
+  if (has_element) incident.element = element;
+  incident.born_locally = in.boolean();
+  const auto ids = in.value<std::uint32_t>();
+  for (std::uint32_t i = 0; i < ids && in.ok(); ++i) incident.batch_ids.push_back(in.text());
+  incident.start_time_ns = in.value<std::uint64_t>();
+  incident.end_time_ns = in.value<std::uint64_t>();
+  return incident;
+}
+
+}  // namespace
+
+IncidentTracker::IncidentTracker(std::string_view kind, std::string_view signal,
+                                 std::uint32_t quiet_steps)
+    : kind_(kind), signal_(signal), quiet_steps_(quiet_steps) {}
+
+Incident& IncidentTracker::flag(const Flag& flag, std::uint64_t& next_key) {
+  quiet_ = 0;
+  at_peak_ = !open_.has_value();
+  if (!open_) {
+    open_.emplace();
+    open_->key = next_key++;
+    open_->kind = kind_;
+    open_->signal = signal_;
+    open_->start_step = flag.step;
+    open_->start_time_ns = flag.time_ns;
+    open_->baseline = flag.baseline;
+    open_->threshold = flag.threshold;
+  }
+  // Written so that a first NaN is a peak and a later one never replaces a number.
+  if (at_peak_ || flag.value > open_->value) {
+    at_peak_ = true;
+    open_->peak_step = flag.step;
+    open_->value = flag.value;
+  }
+  open_->severity = std::max(open_->severity, flag.severity);
+  open_->last_step = flag.step;
+  open_->end_time_ns = flag.time_ns;
+  ++open_->flagged_steps;
+  return *open_;
+}
+
+void IncidentTracker::report(std::vector<Finding>& findings) {
+  if (!open_) return;
+  ++open_->revision;
+  findings.push_back({open_->revision == 1 ? Change::kBegin : Change::kUpdate, *open_});
+}
+
+void IncidentTracker::quiet(std::vector<Finding>& findings) {
+  if (open_ && ++quiet_ >= quiet_steps_) end(findings);
+}
+
+void IncidentTracker::end(std::vector<Finding>& findings) {
+  if (!open_) return;
+  open_->ended = true;
+  ++open_->revision;
+  findings.push_back({Change::kEnd, std::move(*open_)});
+  open_.reset();
+  quiet_ = 0;
+}
+
+void IncidentTracker::save(StateWriter& out) const {
+  out.value(quiet_);
+  out.value(static_cast<std::uint8_t>(open_.has_value()));
+  if (open_) save_incident(out, *open_);
+}
+
+bool IncidentTracker::restore(StateReader& in) {
+  quiet_ = in.value<std::uint32_t>();
+  open_.reset();
+  if (in.boolean()) open_ = restore_incident(in);
+  return in.ok();
+}
+
+}  // namespace gradwarden::detect

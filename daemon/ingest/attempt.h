@@ -1,0 +1,70 @@
+// One attempt of a run as its worker holds it: identity, what is known of each rank, the detector
+// and the totals. Created from a Hello or loaded from the store; one worker owns it, no locks.
+#ifndef GRADWARDEN_DAEMON_INGEST_ATTEMPT_H_
+#define GRADWARDEN_DAEMON_INGEST_ATTEMPT_H_
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "daemon/detect/default_detector.h"
+#include "daemon/ingest/interval_set.h"
+#include "daemon/metrics/run_metrics.h"
+#include "daemon/store/store.h"
+#include "gradwarden/v1/ingest.pb.h"
+#include "proto/validate.h"
+
+namespace gradwarden::ingest {
+
+struct RankState {
+  IntervalSet seen;  // committed or on the way to it
+  std::uint64_t last_seen_ns = 0;
+  std::uint64_t step = 0;
+  v1::Phase phase = v1::PHASE_UNSPECIFIED;
+  std::uint64_t dropped = 0;
+  std::uint64_t pending = 0;
+};
+
+struct Attempt {
+  Attempt(std::string run_name, std::int64_t run, store::AttemptRow attempt_row,
+          const detect::DetectorOptions& options)
+      : run_name(std::move(run_name)),
+        run_id(run),
+        row(std::move(attempt_row)),
+        detector(options) {}
+
+  AttemptShape shape(std::uint32_t rank) const;
+  // What a rank says it dropped and holds back; 0 never takes back what was dropped.
+  void note_backlog(RankState& rank, std::uint64_t dropped_reports, std::uint64_t pending_reports);
+  // The detector's state and the ids of the events that its open incidents became.
+  std::string save_state() const;
+  absl::Status restore_state(std::string_view bytes);
+
+  const std::string run_name;
+  const std::int64_t run_id;
+  const store::AttemptRow row;
+  std::uint32_t world_size = 1;
+  std::vector<std::string> groups;
+
+  std::map<std::uint32_t, RankState> ranks;
+  detect::DefaultDetector detector;
+  std::map<std::uint64_t, std::uint64_t> event_ids;  // of open incidents, by key
+  store::AttemptProgress progress;                   // without `state`
+  std::shared_ptr<metrics::RunMetrics> metrics;      // null: the run is not shown
+
+  std::uint64_t dropped = 0;  // sums over the ranks, as they say
+  std::uint64_t pending = 0;
+
+  unsigned sessions = 0;  // open streams
+  std::uint64_t idle_since_ns = 0;
+  // Items under way to the store; only the writer's completions take away from it.
+  std::shared_ptr<std::atomic<std::uint64_t>> in_flight =
+      std::make_shared<std::atomic<std::uint64_t>>(0);
+};
+
+}  // namespace gradwarden::ingest
+
+#endif  // GRADWARDEN_DAEMON_INGEST_ATTEMPT_H_

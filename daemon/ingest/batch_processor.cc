@@ -1,0 +1,325 @@
+#include "daemon/ingest/batch_processor.h"
+
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "daemon/ingest/event_builder.h"
+#include "daemon/ingest/names.h"
+#include "proto/limits.h"
+
+namespace gradwarden::ingest {
+namespace {
+
+bool non_finite(const v1::Report& report) {
+  return report.nan_count() != 0 || report.inf_count() != 0 || !std::isfinite(report.grad_norm());
+}
+
+bool skipped(const v1::Report& report) {
+  return report.decision() == v1::DECISION_SKIP && !report.shadow();
+}
+
+bool clipped(const v1::Report& report) {
+  return report.decision() == v1::DECISION_CLIP && !report.shadow();
+}
+
+void acknowledge(v1::Acknowledgement& acknowledgement, std::uint64_t sequence) {
+  const int size = acknowledgement.stored_size();
+  if (size > 0 && acknowledgement.stored(size - 1).last() + 1 == sequence) {
+    acknowledgement.mutable_stored(size - 1)->set_last(sequence);
+    return;
+  }
+  v1::SequenceRange* range = acknowledgement.add_stored();
+  range->set_first(sequence);
+  range->set_last(sequence);
+}
+
+// The one rank whose own gradient was non-finite, if there is exactly one.
+std::optional<std::uint32_t> birth_rank(const v1::Report& report) {
+  std::optional<std::uint32_t> found;
+  for (int rank = 0; rank < report.local_non_finite_counts_size(); ++rank) {
+    if (report.local_non_finite_counts(rank) == 0) continue;
+    if (found) return std::nullopt;
+    found = static_cast<std::uint32_t>(rank);
+  }
+  return found;
+}
+
+// The wire form of a ReportBatch that holds reports [first, last] of another.
+std::string serialize_part(const v1::ReportBatch& batch, int first, int last) {
+  std::string bytes;
+  google::protobuf::io::StringOutputStream stream(&bytes);
+  google::protobuf::io::CodedOutputStream out(&stream);
+  constexpr std::uint32_t kReportsTag = (v1::ReportBatch::kReportsFieldNumber << 3) | 2;
+  for (int i = first; i <= last; ++i) {
+    const v1::Report& report = batch.reports(i);
+    out.WriteTag(kReportsTag);
+    out.WriteVarint32(static_cast<std::uint32_t>(report.ByteSizeLong()));
+    report.SerializeWithCachedSizes(&out);
+  }
+  out.Trim();
+  return bytes;
+}
+
+}  // namespace
+
+Outcome BatchProcessor::process(Attempt& attempt, std::uint32_t rank, const v1::ReportBatch& batch,
+                                std::string bytes) {
+  Outcome outcome;
+  const AttemptShape shape = attempt.shape(rank);
+  RankState& state = attempt.ranks[rank];
+  state.last_seen_ns = context_.now_ns();
+  stretches_.clear();
+  std::uint64_t duplicates = 0;
+  const v1::Report* latest = nullptr;
+  metrics::count(context_.metrics.received, static_cast<std::uint64_t>(batch.reports_size()));
+  for (int i = 0; i < batch.reports_size(); ++i) {
+    const v1::Report& report = batch.reports(i);
+    if (Problem problem = check_report(report, shape)) {
+      v1::Rejection* rejection = outcome.acknowledgement.add_rejected();
+      rejection->set_sequence(report.sequence());
+      rejection->set_message(*std::move(problem));
+      continue;
+    }
+    acknowledge(outcome.acknowledgement, report.sequence());
+    if (!state.seen.insert(report.sequence())) {
+      ++duplicates;
+      continue;
+    }
+    extend_stretches(report, i, batch);
+    take_new(attempt, rank, report);
+    ++outcome.stored;
+    if (rank == 0) latest = &report;
+  }
+  metrics::count(context_.metrics.duplicate, duplicates);
+  metrics::count(context_.metrics.rejected,
+                 static_cast<std::uint64_t>(outcome.acknowledgement.rejected_size()));
+  if (outcome.stored == 0) {
+    outcome.item.reset();  // only a barrier: what it repeats may still be under way
+    return outcome;
+  }
+  attempt.progress.last_report_ns = state.last_seen_ns;
+  attempt.progress.reports += outcome.stored;
+  if (rank == 0) attempt.progress.finished = false;
+  write_segments(batch, rank, std::move(bytes), *outcome.item);
+  publish_values(attempt, latest);
+  close(attempt, outcome);
+  return outcome;
+}
+
+Outcome BatchProcessor::finish(Attempt& attempt) {
+  Outcome outcome;
+  attempt.detector.finish(findings_);
+  attempt.progress.finished = true;
+  publish_values(attempt, nullptr);
+  close(attempt, outcome);
+  return outcome;
+}
+
+Outcome BatchProcessor::touch(Attempt& attempt) {
+  Outcome outcome;
+  publish_values(attempt, nullptr);
+  close(attempt, outcome);
+  return outcome;
+}
+
+// Joins the report to the stretch before it, or begins one. Reports in between that were refused or
+// seen before end a stretch, as does a step back in sequence.
+void BatchProcessor::extend_stretches(const v1::Report& report, int index,
+                                      const v1::ReportBatch& batch) {
+  const std::uint64_t step = report.step();
+  if (!stretches_.empty()) {
+    Stretch& last = stretches_.back();
+    if (last.last_index + 1 == index &&
+        batch.reports(index - 1).sequence() + 1 == report.sequence()) {
+      last.last_index = index;
+      last.first_step = std::min(last.first_step, step);
+      last.last_step = std::max(last.last_step, step);
+      return;
+    }
+  }
+  stretches_.push_back({index, index, step, step});
+}
+
+void BatchProcessor::take_new(Attempt& attempt, std::uint32_t rank, const v1::Report& report) {
+  attempt.ranks[rank].step = report.step();
+  if (rank != 0) {
+    judge_other_rank(attempt, report);
+    return;
+  }
+  add_totals(attempt, report);
+  add_rollup(report);
+  judge(attempt, report);
+}
+
+void BatchProcessor::judge(Attempt& attempt, const v1::Report& report) {
+  detect::Step step;
+  step.step = report.step();
+  step.time_ns = report.time_unix_ns();
+  step.grad_norm = report.grad_norm();
+  step.non_finite_count = report.nan_count() + report.inf_count();
+  batch_ids_.assign(report.batch_ids().begin(), report.batch_ids().end());
+  step.batch_ids = batch_ids_;
+  if (non_finite(report)) {
+    step.loss_scale_overflow = report.reason() == v1::REASON_LOSS_SCALE_OVERFLOW;
+    step.applied = !skipped(report);
+    step.birth_rank = birth_rank(report);
+    fill_origins(attempt, report);
+    step.origins = origins_;
+  }
+  if (!attempt.detector.observe(step, findings_)) metrics::count(context_.metrics.late);
+}
+
+void BatchProcessor::judge_other_rank(Attempt& attempt, const v1::Report& report) {
+  if (report.non_finite_size() == 0) return;
+  fill_origins(attempt, report);
+  for (const detect::NonFiniteOrigin& origin : origins_) {
+    attempt.detector.observe_origin(report.step(), origin, findings_);
+  }
+}
+
+void BatchProcessor::fill_origins(const Attempt& attempt, const v1::Report& report) {
+  origins_.clear();
+  for (const v1::NonFinite& entry : report.non_finite()) {
+    detect::NonFiniteOrigin& origin = origins_.emplace_back();
+    origin.tensor = entry.tensor();
+    if (entry.group() < attempt.groups.size()) origin.group = attempt.groups[entry.group()];
+    origin.rank = entry.rank();
+    origin.element = entry.index();
+    origin.local = entry.local();
+  }
+}
+
+void BatchProcessor::add_totals(Attempt& attempt, const v1::Report& report) {
+  store::AttemptProgress& progress = attempt.progress;
+  const bool first = progress.step_reports == 0;
+  progress.first_step = first ? report.step() : std::min(progress.first_step, report.step());
+  if (first || report.step() >= progress.last_step) {
+    progress.last_step = report.step();
+    progress.grad_norm = report.grad_norm();
+    if (report.has_loss()) progress.loss = report.loss();
+  }
+  ++progress.step_reports;
+  ++steps_;
+  if (clipped(report)) {
+    ++progress.clipped;
+    ++clipped_;
+  }
+  if (skipped(report)) {
+    ++progress.skipped;
+    skips_.push_back(report.reason());
+  }
+  if (non_finite(report)) {
+    ++progress.non_finite;
+    ++non_finite_;
+  }
+}
+
+void BatchProcessor::add_rollup(const v1::Report& report) {
+  const std::uint64_t bucket = report.step() / store::kBucketSteps[0];
+  if (rollups_.empty() || rollups_.back().bucket != bucket) rollups_.push_back({bucket, {}});
+  store::RollupSample sample;
+  sample.step = report.step();
+  sample.grad_norm = report.grad_norm();
+  if (report.has_loss()) sample.loss = report.loss();
+  sample.clipped = clipped(report);
+  sample.skipped = skipped(report);
+  sample.non_finite = non_finite(report);
+  store::add(rollups_.back().rollup, sample);
+}
+
+void BatchProcessor::write_segments(const v1::ReportBatch& batch, std::uint32_t rank,
+                                    std::string bytes, store::CommitItem& item) const {
+  for (const Stretch& stretch : stretches_) {
+    store::Segment& segment = item.segments.emplace_back();
+    segment.rank = rank;
+    segment.first_sequence = batch.reports(stretch.first_index).sequence();
+    segment.last_sequence = batch.reports(stretch.last_index).sequence();
+    segment.first_step = stretch.first_step;
+    segment.last_step = stretch.last_step;
+    const bool whole = stretch.first_index == 0 && stretch.last_index + 1 == batch.reports_size();
+    segment.data =
+        whole ? std::move(bytes) : serialize_part(batch, stretch.first_index, stretch.last_index);
+  }
+}
+
+// An incident that changed many times in a batch is stored once, as it is now.
+void BatchProcessor::write_events(Attempt& attempt, Outcome& outcome) {
+  for (std::size_t i = 0; i < findings_.size(); ++i) {
+    const detect::Finding& finding = findings_[i];
+    const std::uint64_t key = finding.incident.key;
+    auto [known, fresh] = attempt.event_ids.try_emplace(key, 0);
+    if (fresh) known->second = context_.last_event_id.fetch_add(1) + 1;
+    const bool latest =
+        std::none_of(findings_.begin() + static_cast<std::ptrdiff_t>(i) + 1, findings_.end(),
+                     [key](const detect::Finding& later) { return later.incident.key == key; });
+    const bool tell = finding.change != detect::Change::kUpdate;
+    if (!latest && !tell) continue;
+    v1::Event event =
+        build_event(known->second, attempt.run_name, attempt.row.name, finding.incident);
+    if (latest) {
+      outcome.item->events.push_back({event.id(), event.revision(), attempt.run_id, attempt.row.id,
+                                      !finding.incident.ended, event.SerializeAsString()});
+    }
+    if (tell) outcome.events.push_back(std::move(event));
+    if (finding.incident.ended) attempt.event_ids.erase(key);
+  }
+}
+
+void BatchProcessor::publish_values(Attempt& attempt, const v1::Report* latest) {
+  if (attempt.metrics != nullptr) {
+    const detect::Judgement judgement = attempt.detector.judgement();
+    attempt.metrics->update([&](metrics::RunValues& values) {
+      values.steps += steps_;
+      values.clipped += clipped_;
+      values.non_finite += non_finite_;
+      for (const v1::Reason reason : skips_) ++values.skipped[reason_name(reason)];
+      for (const detect::Finding& finding : findings_) {
+        const detect::Incident& incident = finding.incident;
+        if (finding.change == detect::Change::kBegin) {
+          const auto severity = static_cast<v1::Severity>(incident.severity);
+          ++values.events[{incident.kind, std::string(severity_name(severity))}];
+        }
+      }
+      values.open.clear();
+      for (const auto& [kind, count] : values.events) values.open[kind.first] = 0;
+      for (const detect::Incident& open : attempt.detector.open_incidents()) {
+        ++values.open[open.kind];
+      }
+      values.last_report_ns = attempt.progress.last_report_ns;
+      values.dropped = attempt.dropped;
+      values.pending = attempt.pending;
+      values.finished = attempt.progress.finished;
+      if (latest == nullptr) return;
+      values.any_step = true;
+      values.grad_norm = latest->grad_norm();
+      values.rolling_mean = judgement.rolling_mean;
+      values.threshold = judgement.threshold;
+      values.clip_coefficient = latest->clip_coefficient();
+      values.step = latest->step();
+      if (latest->has_loss()) values.loss = latest->loss();
+      if (latest->has_learning_rate()) values.learning_rate = latest->learning_rate();
+      if (latest->has_loss_scale()) values.loss_scale = latest->loss_scale();
+    });
+  }
+  steps_ = clipped_ = non_finite_ = 0;
+  skips_.clear();
+}
+
+// Completes the item from what was gathered, and leaves the scratch space empty.
+void BatchProcessor::close(Attempt& attempt, Outcome& outcome) {
+  store::CommitItem& item = *outcome.item;
+  item.attempt_id = attempt.row.id;
+  item.rollups.assign(rollups_.begin(), rollups_.end());
+  rollups_.clear();
+  write_events(attempt, outcome);
+  findings_.clear();
+  attempt.progress.dropped = std::max(attempt.progress.dropped, attempt.dropped);
+  item.progress = attempt.progress;
+  item.progress->state = attempt.save_state();
+}
+
+}  // namespace gradwarden::ingest

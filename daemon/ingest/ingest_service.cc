@@ -1,0 +1,132 @@
+#include "daemon/ingest/ingest_service.h"
+
+#include <functional>
+#include <utility>
+
+#include "daemon/ingest/ingest_stream.h"
+
+namespace gradwarden::ingest {
+namespace {
+
+// A stream that is refused at once.
+class RefusedStream final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
+ public:
+  explicit RefusedStream(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+}  // namespace
+
+IngestService::IngestService(IngestContext& context,
+                             std::vector<std::unique_ptr<store::StoreReader>> readers)
+    : context_(context) {
+  for (auto& reader : readers) {
+    workers_.push_back(std::make_unique<RunWorker>(context_, std::move(reader)));
+  }
+}
+
+IngestService::~IngestService() = default;
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* IngestService::Ingest(
+    grpc::CallbackServerContext*) {
+  grpc::Status refusal = grpc::Status::OK;
+  auto stream = std::make_shared<IngestStream>(*this);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (draining_) {
+      refusal = {grpc::StatusCode::UNAVAILABLE, "the daemon is shutting down; connect again"};
+    } else if (streams_.size() >= context_.options.max_streams) {
+      context_.metrics.limit_acted(metrics::Limit::kStreams);
+      refusal = {grpc::StatusCode::RESOURCE_EXHAUSTED,
+                 "all " + std::to_string(context_.options.max_streams) +
+                     " streams that grpc.max_streams allows are in use"};
+    } else {
+      streams_.insert(stream);
+    }
+  }
+  if (!refusal.ok()) {
+    stream_refused(refusal.error_code());
+    return new RefusedStream(refusal);
+  }
+  metrics::count(context_.metrics.streams);
+  stream->start();
+  return stream.get();
+}
+
+bool IngestService::drain(std::chrono::steady_clock::time_point deadline) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    draining_ = true;
+  }
+  for (const auto& stream : open_streams()) stream->resume();
+  std::unique_lock<std::mutex> lock(mutex_);
+  return ended_.wait_until(lock, deadline, [this] { return streams_.empty(); });
+}
+
+void IngestService::send_retry_delay(std::chrono::milliseconds delay) {
+  for (const auto& stream : open_streams()) stream->send_retry_delay(delay);
+}
+
+RunWorker& IngestService::worker_for(const std::string& run) {
+  return *workers_[std::hash<std::string>{}(run) % workers_.size()];
+}
+
+void IngestService::message_received(std::size_t bytes) {
+  metrics::count(context_.metrics.queue_messages);
+  metrics::count(context_.metrics.queue_bytes, bytes);
+}
+
+void IngestService::message_done(std::size_t bytes) {
+  context_.metrics.queue_messages.fetch_sub(1, std::memory_order_relaxed);
+  const std::size_t left = context_.metrics.queue_bytes.fetch_sub(bytes) - bytes;
+  if (parked_count_.load() != 0 && left < context_.options.queue_bytes) resume_parked();
+}
+
+bool IngestService::may_read(const std::shared_ptr<IngestStream>& stream) {
+  if (context_.metrics.queue_bytes.load() < context_.options.queue_bytes) return true;
+  const std::lock_guard<std::mutex> lock(mutex_);
+  parked_count_.fetch_add(1);
+  // Looked at again after it was announced: the message that frees the budget may just have passed.
+  if (context_.metrics.queue_bytes.load() < context_.options.queue_bytes) {
+    parked_count_.fetch_sub(1);
+    return true;
+  }
+  parked_.push_back(stream);
+  context_.metrics.limit_acted(metrics::Limit::kQueueBytes);
+  return false;
+}
+
+void IngestService::resume_parked() {
+  std::vector<std::shared_ptr<IngestStream>> parked;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    parked.swap(parked_);
+    parked_count_.fetch_sub(parked.size());
+  }
+  for (const auto& stream : parked) stream->resume();
+}
+
+void IngestService::stream_refused(grpc::StatusCode code) {
+  const auto index = static_cast<std::size_t>(code);
+  if (index < context_.metrics.streams_refused.size()) {
+    metrics::count(context_.metrics.streams_refused[index]);
+  }
+}
+
+void IngestService::message_too_large() {
+  context_.metrics.limit_acted(metrics::Limit::kMessageBytes);
+}
+
+void IngestService::stream_ended(const std::shared_ptr<IngestStream>& stream) {
+  context_.metrics.streams.fetch_sub(1, std::memory_order_relaxed);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  streams_.erase(stream);
+  ended_.notify_all();
+}
+
+std::vector<std::shared_ptr<IngestStream>> IngestService::open_streams() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return {streams_.begin(), streams_.end()};
+}
+
+}  // namespace gradwarden::ingest

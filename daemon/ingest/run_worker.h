@@ -1,0 +1,99 @@
+// A worker owns runs: every message of a run is handled by one thread, in the order of arrival on
+// each stream, so that detection and deduplication need no locks.
+//
+// Its queue is bounded by its producers: a stream hands in no more than its window, and all streams
+// together no more than queue_bytes (see IngestService).
+#ifndef GRADWARDEN_DAEMON_INGEST_RUN_WORKER_H_
+#define GRADWARDEN_DAEMON_INGEST_RUN_WORKER_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "daemon/ingest/attempt.h"
+#include "daemon/ingest/batch_processor.h"
+#include "daemon/ingest/context.h"
+#include "daemon/ingest/session.h"
+#include "gradwarden/v1/ingest.pb.h"
+
+namespace gradwarden::ingest {
+
+// What a stream hands to its worker.
+struct Inbound {
+  enum class Kind : std::uint8_t {
+    kRequest,  // `bytes` are a whole IngestRequest
+    kBatch,    // `bytes` are the ReportBatch of one
+    kClosed,   // the stream is gone
+  };
+  Kind kind = Kind::kRequest;
+  std::shared_ptr<Session> session;
+  std::string bytes;
+};
+
+class RunWorker {
+ public:
+  RunWorker(IngestContext& context, std::unique_ptr<store::StoreReader> reader);
+  ~RunWorker();
+  RunWorker(const RunWorker&) = delete;
+  RunWorker& operator=(const RunWorker&) = delete;
+
+  // Any thread.
+  void submit(Inbound inbound);
+
+ private:
+  struct Run {
+    std::int64_t id = 0;
+    bool stored = false;
+    std::uint32_t attempts = 0;  // begun so far
+  };
+  using AttemptKey = std::pair<std::string, std::string>;
+
+  void run();
+  void handle(Inbound& inbound);
+  void handle_request(Inbound& inbound);
+  // `size` is that of the whole message, which the answer gives back.
+  void handle_batch(const std::shared_ptr<Session>& session, std::string bytes, std::size_t size);
+  void handle_hello(const std::shared_ptr<Session>& session, const v1::Hello& hello,
+                    std::size_t bytes);
+  void handle_heartbeat(Session& session, const v1::Heartbeat& heartbeat, std::size_t bytes);
+  void handle_goodbye(const std::shared_ptr<Session>& session, const v1::Goodbye& goodbye,
+                      std::size_t bytes);
+  void handle_closed(Session& session);
+
+  // The attempt, from memory, from the store or new; `item` takes what is to be stored about it.
+  absl::StatusOr<std::shared_ptr<Attempt>> find_attempt(const v1::Hello& hello,
+                                                        store::CommitItem& item);
+  absl::StatusOr<Run*> find_run(const std::string& name, store::CommitItem& item);
+  absl::Status load_stored(Attempt& attempt, const store::Attempt& stored);
+  void end_orphaned_events(Attempt& attempt);
+  absl::StatusOr<RankState*> find_rank(Attempt& attempt, std::uint32_t rank);
+
+  // Hands the outcome to the writer; after the commit the session gets `response`.
+  void commit(const std::shared_ptr<Session>& session, Outcome outcome, v1::IngestResponse response,
+              std::size_t bytes);
+  void refuse(Session& session, const absl::Status& status, std::size_t bytes);
+  void forget_idle();
+
+  IngestContext& context_;
+  const std::unique_ptr<store::StoreReader> reader_;
+  BatchProcessor processor_;
+  std::map<std::string, Run> runs_;
+  std::map<AttemptKey, std::shared_ptr<Attempt>> attempts_;
+  v1::ReportBatch batch_;  // reused: its messages keep their memory
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::vector<Inbound> queue_;  // guarded by mutex_
+  bool stopping_ = false;       // guarded by mutex_
+  std::thread thread_;          // last: starts in the constructor
+};
+
+}  // namespace gradwarden::ingest
+
+#endif  // GRADWARDEN_DAEMON_INGEST_RUN_WORKER_H_

@@ -1,0 +1,93 @@
+// Every metric that the daemon exposes: its name and what it means. Dashboards, alert rules and the
+// README name these and no others. Base units; counters end in _total.
+#ifndef GRADWARDEN_DAEMON_METRICS_NAMES_H_
+#define GRADWARDEN_DAEMON_METRICS_NAMES_H_
+
+namespace gradwarden::metrics {
+
+struct MetricName {
+  const char* name;
+  const char* help;
+};
+
+// ---- of a run; label run ----------------------------------------------------------------------
+inline constexpr MetricName kGradNorm = {
+    "gradwarden_grad_norm", "Global gradient norm of the last step, unscaled and before clipping."};
+inline constexpr MetricName kRollingMean = {
+    "gradwarden_grad_norm_rolling_mean",
+    "Mean of the gradient norm over the last accepted steps; absent during warm-up."};
+inline constexpr MetricName kSpikeThreshold = {
+    "gradwarden_spike_threshold",
+    "Gradient norm above which a step counts as a spike; absent during warm-up."};
+inline constexpr MetricName kClipCoefficient = {
+    "gradwarden_clip_coefficient",
+    "Factor that the guard applied to the gradients of the last step."};
+inline constexpr MetricName kLoss = {"gradwarden_loss", "Training loss of the last step."};
+inline constexpr MetricName kLearningRate = {"gradwarden_learning_rate",
+                                             "Learning rate of the last step."};
+inline constexpr MetricName kLossScale = {"gradwarden_loss_scale", "Loss scale of the last step."};
+inline constexpr MetricName kStep = {"gradwarden_step",
+                                     "Number of the last reported optimizer step."};
+inline constexpr MetricName kSteps = {"gradwarden_steps_total",
+                                      "Optimizer steps reported since this daemon started."};
+inline constexpr MetricName kClippedSteps = {"gradwarden_clipped_steps_total",
+                                             "Steps whose gradients were clipped."};
+inline constexpr MetricName kSkippedSteps = {
+    "gradwarden_skipped_steps_total", "Steps whose update was skipped; label reason says why."};
+inline constexpr MetricName kNonFiniteSteps = {"gradwarden_non_finite_steps_total",
+                                               "Steps with NaN or Inf among the gradients."};
+inline constexpr MetricName kEvents = {"gradwarden_events_total",
+                                       "Incidents found, by kind and severity at their begin."};
+inline constexpr MetricName kEventOpen = {"gradwarden_event_open",
+                                          "Incidents of a kind that have not ended."};
+inline constexpr MetricName kLastReport = {
+    "gradwarden_last_report_timestamp_seconds",
+    "Unix time at which the daemon received the last report of the run."};
+inline constexpr MetricName kClientDropped = {
+    "gradwarden_client_dropped_reports",
+    "Reports that the clients of the current attempt gave up, as they say."};
+inline constexpr MetricName kClientPending = {
+    "gradwarden_client_pending_reports",
+    "Reports that the clients of the current attempt hold unacknowledged, as they say."};
+inline constexpr MetricName kRunFinished = {"gradwarden_run_finished",
+                                            "1 once the current attempt ended in an orderly way."};
+
+// ---- of the daemon ----------------------------------------------------------------------------
+inline constexpr MetricName kBuildInfo = {"gradwarden_build_info", "1, with the version as label."};
+inline constexpr MetricName kProcessStart = {"gradwarden_process_start_time_seconds",
+                                             "Unix time at which the daemon started."};
+inline constexpr MetricName kReceived = {
+    "gradwarden_reports_received_total",
+    "Reports received: stored, duplicate, rejected and in flight together."};
+inline constexpr MetricName kStored = {"gradwarden_reports_stored_total",
+                                       "Reports committed to the store."};
+inline constexpr MetricName kDuplicate = {"gradwarden_reports_duplicate_total",
+                                          "Reports received again and not stored a second time."};
+inline constexpr MetricName kRejected = {"gradwarden_reports_rejected_total",
+                                         "Reports that break a rule of the contract."};
+inline constexpr MetricName kInFlight = {"gradwarden_reports_in_flight",
+                                         "Reports received and not yet committed."};
+inline constexpr MetricName kLate = {
+    "gradwarden_reports_late_total",
+    "Stored reports of a step at or before the last judged one, which the detector did not see."};
+inline constexpr MetricName kStreams = {"gradwarden_ingest_streams", "Open ingest streams."};
+inline constexpr MetricName kStreamsRefused = {"gradwarden_ingest_streams_refused_total",
+                                               "Ingest streams ended with an error, by gRPC code."};
+inline constexpr MetricName kQueueMessages = {"gradwarden_ingest_queue_messages",
+                                              "Messages received and not yet answered."};
+inline constexpr MetricName kQueueBytes = {"gradwarden_ingest_queue_bytes",
+                                           "Bytes of messages received and not yet answered."};
+inline constexpr MetricName kLimited = {
+    "gradwarden_limited_total", "How often a limit acted, by the name of its configuration key."};
+inline constexpr MetricName kCommits = {"gradwarden_store_commit_seconds",
+                                        "Time that a commit of a group of messages took."};
+inline constexpr MetricName kStoreErrors = {"gradwarden_store_errors_total",
+                                            "Commits that failed and were tried again."};
+inline constexpr MetricName kStoreFailing = {"gradwarden_store_failing",
+                                             "1 while the store cannot commit."};
+inline constexpr MetricName kWatchers = {"gradwarden_event_watchers", "Open streams of events."};
+inline constexpr MetricName kRunsExposed = {"gradwarden_runs", "Runs shown on this page."};
+
+}  // namespace gradwarden::metrics
+
+#endif  // GRADWARDEN_DAEMON_METRICS_NAMES_H_

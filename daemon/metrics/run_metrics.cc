@@ -1,0 +1,44 @@
+#include "daemon/metrics/run_metrics.h"
+
+#include <algorithm>
+
+namespace gradwarden::metrics {
+
+std::shared_ptr<RunMetrics> RunRegistry::acquire(const std::string& run, std::uint64_t now_ns) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  const auto found = runs_.find(run);
+  if (found != runs_.end()) {
+    found->second.since_ns = now_ns;
+    return found->second.metrics;
+  }
+  if (runs_.size() >= max_runs_) remove_gone(now_ns);
+  if (runs_.size() >= max_runs_) return nullptr;
+  auto metrics = std::make_shared<RunMetrics>();
+  runs_.emplace(run, Entry{metrics, now_ns});
+  return metrics;
+}
+
+std::vector<std::pair<std::string, RunValues>> RunRegistry::collect(std::uint64_t now_ns) {
+  std::vector<std::pair<std::string, std::shared_ptr<RunMetrics>>> runs;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    remove_gone(now_ns);
+    for (const auto& [name, entry] : runs_) runs.emplace_back(name, entry.metrics);
+  }
+  std::vector<std::pair<std::string, RunValues>> values;
+  values.reserve(runs.size());
+  for (const auto& [name, metrics] : runs) values.emplace_back(name, metrics->copy());
+  return values;
+}
+
+// A run that is gone and comes back without a new stream keeps its old, unlisted object; its worker
+// acquires again with each Hello.
+void RunRegistry::remove_gone(std::uint64_t now_ns) {
+  std::erase_if(runs_, [&](const auto& item) {
+    const std::uint64_t seen =
+        std::max(item.second.since_ns, item.second.metrics->copy().last_report_ns);
+    return seen + retention_ns_ < now_ns;
+  });
+}
+
+}  // namespace gradwarden::metrics

@@ -1,0 +1,100 @@
+#include "daemon/store/commit_writer.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+namespace gradwarden::store {
+
+using Clock = std::chrono::steady_clock;
+
+CommitWriter::CommitWriter(Store& store, CommitWriterOptions options, CommitObserver observer)
+    : store_(store),
+      options_(options),
+      observer_(std::move(observer)),
+      thread_([this] { run(); }) {}
+
+CommitWriter::~CommitWriter() { stop(Clock::now()); }
+
+void CommitWriter::submit(std::unique_ptr<CommitItem> item, Done done) {
+  queued_.fetch_add(1, std::memory_order_relaxed);
+  bool wake = false;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    wake = queue_.empty();
+    queue_.push_back({std::move(item), std::move(done)});
+  }
+  if (wake) wake_.notify_one();
+}
+
+std::size_t CommitWriter::queued() const { return queued_.load(std::memory_order_relaxed); }
+
+bool CommitWriter::stop(Clock::time_point deadline) {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    stopping_ = true;
+    deadline_ = deadline;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+  return !gave_up_;
+}
+
+void CommitWriter::run() {
+  std::vector<Entry> taken;
+  while (true) {
+    taken.clear();
+    {
+      std::unique_lock<std::mutex> lock(mutex_);
+      wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+      if (queue_.empty()) return;
+      const std::size_t count = std::min(queue_.size(), options_.max_group_items);
+      const auto end = queue_.begin() + static_cast<std::ptrdiff_t>(count);
+      taken.assign(std::make_move_iterator(queue_.begin()), std::make_move_iterator(end));
+      queue_.erase(queue_.begin(), end);
+    }
+    if (!commit_group(taken)) {
+      gave_up_ = true;
+      return;
+    }
+    queued_.fetch_sub(taken.size(), std::memory_order_relaxed);
+    for (Entry& entry : taken) {
+      if (entry.done) entry.done();
+    }
+  }
+}
+
+bool CommitWriter::commit_group(const std::vector<Entry>& group) {
+  std::vector<const CommitItem*> items;
+  for (const Entry& entry : group) {
+    if (entry.item != nullptr) items.push_back(entry.item.get());
+  }
+  if (items.empty()) return true;
+  while (true) {
+    const Clock::time_point begin = Clock::now();
+    const absl::Status status = store_.commit(items);
+    if (status.ok()) {
+      const std::chrono::duration<double> taken = Clock::now() - begin;
+      observer_.on_commit(taken.count(), items.size());
+      if (failing_.exchange(false)) observer_.on_recovery();
+      return true;
+    }
+    failing_ = true;
+    observer_.on_failure(status);
+    if (!wait_for_retry()) return false;
+  }
+}
+
+bool CommitWriter::wait_for_retry() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  if (!stopping_) {
+    wake_.wait_for(lock, options_.retry_interval, [this] { return stopping_; });
+    return true;
+  }
+  if (Clock::now() >= deadline_) return false;
+  const Clock::time_point until = std::min(deadline_, Clock::now() + options_.retry_interval);
+  wake_.wait_until(lock, until, [] { return false; });
+  return true;
+}
+
+}  // namespace gradwarden::store

@@ -1,0 +1,125 @@
+#include "kernels/cpu/scale_simd.h"
+
+#include <cstddef>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "kernels/cpu/simd_targets.h"
+#include "kernels/numerics/clip.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/scale_simd.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+#include "kernels/cpu/memory-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace gradwarden::kernels::simd::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Both factors in order, each product rounded. Infinity is passed by: times a factor of 0 it would
+// become NaN. A product with NaN is that NaN, made quiet.
+template <class D>
+HWY_INLINE hn::Vec<D> scaled(D d, hn::Vec<D> value, hn::Vec<D> first, hn::Vec<D> second) {
+  const auto product = hn::Mul(hn::Mul(value, first), second);
+  const auto infinity = hn::Set(d, std::numeric_limits<hn::TFromD<D>>::infinity());
+  return hn::IfThenElse(hn::Eq(hn::Abs(value), infinity), value, product);
+}
+
+// float32 to bfloat16 in the upper 16 bits of each lane, to nearest even; the carry may reach
+// infinity, as it should. NaN keeps its upper payload, made quiet.
+template <class D>
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_bfloat16(D /*d*/, hn::Vec<D> value) {
+  const hn::RebindToUnsigned<D> du;
+  const auto bits = hn::BitCast(du, value);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
+  const auto rounded = hn::Add(hn::Add(bits, hn::Set(du, 0x7fffu)), odd);
+  const auto quiet = hn::Or(bits, hn::Set(du, 0x00400000u));
+  const auto is_nan = hn::Gt(hn::And(bits, hn::Set(du, 0x7fffffffu)), hn::Set(du, 0x7f800000u));
+  return hn::And(hn::IfThenElse(is_nan, quiet, rounded), hn::Set(du, 0xffff0000u));
+}
+
+// One vector of T: what is loaded, scaled and stored at a time.
+template <typename T>
+class Scaler {
+ public:
+  using Value = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  using D = hn::ScalableTag<Value>;
+  // Two bfloat16 lie in one 32-bit lane.
+  static constexpr std::size_t kElements =
+      hn::MaxLanes(D()) * (std::is_same_v<T, hwy::bfloat16_t> ? 2 : 1);
+
+  Scaler(double first, double second)
+      : first_(hn::Set(D(), static_cast<Value>(first))),
+        second_(hn::Set(D(), static_cast<Value>(second))) {}
+
+  HWY_INLINE void operator()(std::uint8_t* at) const {
+    const D d;
+    if constexpr (std::is_same_v<T, hwy::float16_t>) {
+      store_half(d, scaled(d, load_half(d, at), first_, second_), at);
+    } else if constexpr (std::is_same_v<T, hwy::bfloat16_t>) {
+      const hn::RebindToUnsigned<D> du;
+      const auto words = load_bytes(du, at);
+      const auto low = hn::BitCast(d, hn::ShiftLeft<16>(words));
+      const auto high = hn::BitCast(d, hn::And(words, hn::Set(du, 0xffff0000u)));
+      const auto new_low = round_to_bfloat16(d, scaled(d, low, first_, second_));
+      const auto new_high = round_to_bfloat16(d, scaled(d, high, first_, second_));
+      store_bytes(hn::Or(hn::ShiftRight<16>(new_low), new_high), du, at);
+    } else {
+      store_bytes(scaled(d, load_bytes(d, at), first_, second_), d, at);
+    }
+  }
+
+ private:
+  hn::Vec<D> first_;
+  hn::Vec<D> second_;
+};
+
+template <typename T>
+void scale_as(std::uint8_t* data, std::uint64_t count, double first, double second) {
+  constexpr std::uint64_t kStep = Scaler<T>::kElements;
+  const Scaler<T> scale_vector(first, second);
+  std::uint64_t i = 0;
+  for (; i + 2 * kStep <= count; i += 2 * kStep) {
+    scale_vector(data + i * sizeof(T));
+    scale_vector(data + (i + kStep) * sizeof(T));
+  }
+  for (; i < count; i += kStep) {
+    const std::uint64_t bytes = (count - i < kStep ? count - i : kStep) * sizeof(T);
+    std::uint8_t last[kStep * sizeof(T)] = {};
+    std::memcpy(last, data + i * sizeof(T), bytes);
+    scale_vector(last);
+    std::memcpy(data + i * sizeof(T), last, bytes);
+  }
+}
+
+void ScaleElements(void* data, std::uint64_t count, DType dtype, double factor) {
+  auto* bytes = static_cast<std::uint8_t*>(data);
+  if (dtype == DType::kFloat64) return scale_as<double>(bytes, count, factor, 1.0);
+  const Float32Factor split = split_factor(factor);
+  switch (dtype) {
+    case DType::kBFloat16:
+      return scale_as<hwy::bfloat16_t>(bytes, count, split.first, split.second);
+    case DType::kFloat16:
+      return scale_as<hwy::float16_t>(bytes, count, split.first, split.second);
+    default:
+      return scale_as<float>(bytes, count, split.first, split.second);
+  }
+}
+
+}  // namespace gradwarden::kernels::simd::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace gradwarden::kernels::simd {
+
+HWY_EXPORT(ScaleElements);
+
+void scale_elements(void* data, std::uint64_t count, DType dtype, double factor) noexcept {
+  HWY_DYNAMIC_DISPATCH(ScaleElements)(data, count, dtype, factor);
+}
+
+}  // namespace gradwarden::kernels::simd
+#endif  // HWY_ONCE

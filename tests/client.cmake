@@ -1,0 +1,17 @@
+# Client: guard, collectives, reporter.
+gradwarden_test(client_guard_test
+  SOURCES unit/client_collective_test.cc unit/client_guard_test.cc property/guard_sharding_test.cc
+  LIBS gradwarden_client_guard gradwarden_client_collective)
+
+gradwarden_test(client_reporter_test
+  SOURCES unit/allocation_counter.cc unit/client_backlog_test.cc unit/client_reporter_test.cc unit/client_ring_test.cc unit/history_file_test.cc
+  LIBS gradwarden_client_reporter gradwarden_client_collective gradwarden_client_guard)
+gradwarden_use_rpc_pch(client_reporter_test)
+
+if(GRADWARDEN_MPI)
+  add_executable(mpi_ranks_test e2e/mpi_ranks_test.cc)
+  target_link_libraries(mpi_ranks_test PRIVATE gradwarden_mpi gradwarden_flags)
+  add_test(NAME MpiRanks.FourProcessesAgreeAndBindErrorsReachEveryRank
+    COMMAND ${PROJECT_SOURCE_DIR}/tests/mpirun.sh 4 $<TARGET_FILE:mpi_ranks_test>)
+  set_tests_properties(MpiRanks.FourProcessesAgreeAndBindErrorsReachEveryRank PROPERTIES TIMEOUT 120)
+endif()
