@@ -8,3 +8,7 @@ if(NOT GRADWARDEN_SANITIZE)
     COMMAND ${PROJECT_SOURCE_DIR}/tests/e2e/install_test.sh ${PROJECT_BINARY_DIR} ${CMAKE_CXX_COMPILER})
   set_tests_properties(Project.InstalledPackageIsFoundAndUsable PROPERTIES TIMEOUT 300)
 endif()
+add_test(NAME Project.ReadmeShowsTheLinesOfTheExampleTrainer
+  COMMAND ${PROJECT_SOURCE_DIR}/tests/e2e/readme_lines.sh ${PROJECT_SOURCE_DIR})
+add_test(NAME Project.MetricNamesInReadmeAreThoseOfTheCode
+  COMMAND ${PROJECT_SOURCE_DIR}/tests/e2e/metric_names.sh ${PROJECT_SOURCE_DIR})

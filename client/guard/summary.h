@@ -44,7 +44,7 @@ struct GroupSummary {
   double zero_count = 0;
 };
 
-static_assert(sizeof(RankHeader) == 6 * 8 + 2 * sizeof(NonFiniteSummary));
+static_assert(sizeof(RankHeader) == 6 * sizeof(double) + 2 * sizeof(NonFiniteSummary));
 
 inline std::size_t summary_bytes(std::size_t groups) {
   return sizeof(RankHeader) + groups * sizeof(GroupSummary);

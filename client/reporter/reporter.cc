@@ -33,8 +33,6 @@ void require(bool good, const std::string& message) {
 }
 
 void check(const ReporterOptions& o) {
-  require(!o.daemon.empty() || !o.history_path.empty(),
-          "daemon and history_path are both empty; set at least one");
   require(!o.run.empty() && o.run.size() <= limits::kMaxRunNameBytes,
           "run is \"" + o.run + "\"; allowed: 1 to " + std::to_string(limits::kMaxRunNameBytes) +
               " bytes");
@@ -90,6 +88,8 @@ struct Reporter::Impl {
         ring(o.ring_bytes),
         generation(reporter::fork_generation()) {}
 
+  // With neither a daemon nor a history file there is nothing to do.
+  bool on() const noexcept { return !options.daemon.empty() || !options.history_path.empty(); }
   bool forked() const noexcept { return generation != reporter::fork_generation(); }
   void start();
   void run();
@@ -231,7 +231,7 @@ Reporter::~Reporter() {
 const std::string& Reporter::attempt() const noexcept { return impl_->attempt; }
 
 void Reporter::begin(const RunShape& shape) {
-  if (impl_->forked()) return;
+  if (impl_->forked() || !impl_->on()) return;
   if (impl_->thread.joinable()) {  // bound again: another table of groups is another attempt
     close();
     impl_->attempt = reporter::make_attempt(impl_->ranks);
@@ -245,7 +245,7 @@ void Reporter::begin(const RunShape& shape) {
 
 void Reporter::submit(const StepRecord& record) noexcept {
   Impl& impl = *impl_;
-  if (impl.forked()) return;
+  if (impl.forked() || !impl.on()) return;
   impl.step.store(record.step, std::memory_order_relaxed);
   if (impl.shape.rank != 0 && record.non_finite.empty()) return;
   impl.submitted.fetch_add(1, std::memory_order_relaxed);

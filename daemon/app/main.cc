@@ -56,7 +56,9 @@ int main(int argc, char** argv) {
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  // A broken connection or a file-size limit is an error to handle, not the end.
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);
   try {
     Flags flags;
     if (const std::optional<int> code = parse_flags(argc, argv, flags)) return *code;

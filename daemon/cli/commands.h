@@ -10,18 +10,19 @@ namespace gradwarden::cli {
 class QueryClient;
 
 struct ShowOptions {
-  std::string run;
+  std::string run;      // or a local history file
   std::string attempt;  // empty: the latest
   bool json = false;
   bool ascii = false;
   int height = 14;
+  std::uint64_t events = 10;  // print the latest of them; JSON has all
 };
 
 struct WatchOptions {
   std::string run;  // empty: all
   bool json = false;
   bool include_open = false;
-  std::uint64_t count = 0;  // stop after so many events; 0: go on
+  std::uint64_t count = 0;  // stop after so many lines; 0: go on
 };
 
 enum class ExportFormat { kCsv, kJsonLines };
@@ -31,7 +32,7 @@ struct ExportOptions {
   std::string attempt;
   ExportFormat format = ExportFormat::kCsv;
   std::uint64_t first_step = 0;
-  std::uint64_t last_step = 0;
+  std::uint64_t last_step = 0;  // 0: to the end
 };
 
 int runs_command(QueryClient& client, bool json);

@@ -9,7 +9,6 @@ namespace {
 
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
-using Json = nlohmann::ordered_json;
 
 Json number(double value) {
   if (std::isnan(value)) return "NaN";
@@ -37,7 +36,7 @@ Json single(const Message& message, const FieldDescriptor& field) {
     case FieldDescriptor::CPPTYPE_STRING:
       return r.GetString(message, &field);
     case FieldDescriptor::CPPTYPE_ENUM:
-      return enum_word(*r.GetEnum(message, &field));
+      return enum_word(*field.enum_type(), r.GetEnumValue(message, &field));
     case FieldDescriptor::CPPTYPE_MESSAGE:
       return to_json(r.GetMessage(message, &field));
   }
@@ -64,7 +63,7 @@ Json element(const Message& message, const FieldDescriptor& field, int i) {
     case FieldDescriptor::CPPTYPE_STRING:
       return r.GetRepeatedString(message, &field, i);
     case FieldDescriptor::CPPTYPE_ENUM:
-      return enum_word(*r.GetRepeatedEnum(message, &field, i));
+      return enum_word(*field.enum_type(), r.GetRepeatedEnumValue(message, &field, i));
     case FieldDescriptor::CPPTYPE_MESSAGE:
       return to_json(r.GetRepeatedMessage(message, &field, i));
   }
@@ -93,6 +92,10 @@ Json to_json(const Message& message) {
     }
   }
   return out;
+}
+
+std::string to_text(const Json& value, int indent) {
+  return value.dump(indent, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace gradwarden::cli

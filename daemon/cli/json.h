@@ -7,12 +7,18 @@
 #include <google/protobuf/message.h>
 
 #include <nlohmann/json.hpp>
+#include <string>
 
 namespace gradwarden::cli {
 
+using Json = nlohmann::ordered_json;
+
 // Fields with presence appear when they are set, repeated ones when they are not empty, all others
 // always.
-nlohmann::ordered_json to_json(const google::protobuf::Message& message);
+Json to_json(const google::protobuf::Message& message);
+
+// As text, indented by so many blanks; -1: on one line. Bytes that are not UTF-8 are replaced.
+std::string to_text(const Json& value, int indent = -1);
 
 }  // namespace gradwarden::cli
 

@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
-
-#include "daemon/cli/text.h"
 
 namespace gradwarden::cli {
 namespace {
 
-constexpr std::size_t kAxisWidth = 10;
+constexpr std::size_t kLabelWidth = kPlotMargin - 2;
 
 struct Range {
   double low;  // log10
@@ -31,13 +30,20 @@ Range range_of(const std::vector<PlotColumn>& columns) {
   return range;
 }
 
+std::string trimmed(std::string line) {
+  line.erase(line.find_last_not_of(' ') + 1);
+  return line;
+}
+
 std::string axis_label(const Range& range, int row, int height) {
   std::string label;
   if (row == 0 || row == height - 1 || row == height / 2) {
     const double at = range.high - (range.high - range.low) * row / (height - 1);
-    label = number(std::pow(10.0, at));
+    char text[32];
+    std::snprintf(text, sizeof text, "%.3g", std::pow(10.0, at));
+    label = text;
   }
-  label.insert(0, kAxisWidth - 2 - std::min(kAxisWidth - 2, label.size()), ' ');
+  label.insert(0, kLabelWidth - std::min(kLabelWidth, label.size()), ' ');
   return label;
 }
 
@@ -56,23 +62,25 @@ std::string body_row(const std::vector<PlotColumn>& columns, const Range& range,
                         row <= row_of(column.low, range, style.height);
     line += inside ? bar : " ";
   }
-  return line + '\n';
+  return trimmed(line) + '\n';
 }
 
 std::string mark_row(const std::vector<PlotColumn>& columns) {
-  std::string line(kAxisWidth, ' ');
+  std::string line(kPlotMargin, ' ');
   for (const PlotColumn& column : columns) {
     line += column.mark != ' ' ? column.mark : column.non_finite ? 'N' : ' ';
   }
-  return line + '\n';
+  line = trimmed(line);
+  return line.empty() ? line : line + '\n';
 }
 
 std::string step_row(const std::vector<PlotColumn>& columns) {
   const std::string first = std::to_string(columns.front().first_step);
   const std::string last = std::to_string(columns.back().last_step);
-  std::string line(kAxisWidth, ' ');
+  std::string line(kPlotMargin, ' ');
   line += "step " + first;
-  const std::size_t end = kAxisWidth + columns.size();
+  if (first == last) return line + '\n';
+  const std::size_t end = kPlotMargin + columns.size();
   if (line.size() + last.size() + 1 < end)
     line.append(end - line.size() - last.size(), ' ');
   else
@@ -80,7 +88,29 @@ std::string step_row(const std::vector<PlotColumn>& columns) {
   return line + last + '\n';
 }
 
+void join(const PlotColumn& next, PlotColumn& column) {
+  column.last_step = next.last_step;
+  column.non_finite = column.non_finite || next.non_finite;
+  if (column.mark == ' ') column.mark = next.mark;
+  if (!(next.high > 0)) return;
+  column.low = column.high > 0 ? std::min(column.low, next.low) : next.low;
+  column.high = std::max(column.high, next.high);
+}
+
 }  // namespace
+
+std::vector<PlotColumn> joined(const std::vector<PlotColumn>& columns, std::size_t limit) {
+  const std::size_t stride = std::max<std::size_t>(1, (columns.size() + limit - 1) / limit);
+  std::vector<PlotColumn> out;
+  for (std::size_t i = 0; i < columns.size(); ++i) {
+    if (i % stride == 0) {
+      out.push_back(columns[i]);
+    } else {
+      join(columns[i], out.back());
+    }
+  }
+  return out;
+}
 
 std::string plot(const std::vector<PlotColumn>& columns, const PlotStyle& style) {
   if (columns.empty()) return {};

@@ -3,6 +3,7 @@
 #ifndef GRADWARDEN_DAEMON_CLI_PLOT_H_
 #define GRADWARDEN_DAEMON_CLI_PLOT_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -23,7 +24,14 @@ struct PlotStyle {
   bool utf8 = true;
 };
 
-// Lines ended by newline. Empty if no column has a norm.
+// Neighbours put together, equally many in each, so that at most `limit` columns are left.
+std::vector<PlotColumn> joined(const std::vector<PlotColumn>& columns, std::size_t limit);
+
+// Columns of the terminal that stand left of the first plot column.
+inline constexpr std::size_t kPlotMargin = 11;
+
+// Lines ended by newline, none wider than kPlotMargin and the columns, unless those are too few for
+// the step numbers below them. Empty if no column has a norm.
 std::string plot(const std::vector<PlotColumn>& columns, const PlotStyle& style);
 
 }  // namespace gradwarden::cli

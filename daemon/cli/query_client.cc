@@ -4,6 +4,8 @@
 
 #include <chrono>
 #include <cstdio>
+#include <string_view>
+#include <utility>
 
 namespace gradwarden::cli {
 namespace {
@@ -14,6 +16,15 @@ std::unique_ptr<grpc::ClientContext> context_with_deadline() {
   auto context = std::make_unique<grpc::ClientContext>();
   context->set_deadline(std::chrono::system_clock::now() + kDeadline);
   return context;
+}
+
+// gRPC says "failed to connect to all addresses; last error: UNKNOWN: ipv4:...: Connection
+// refused": the end of it is what a person needs.
+std::string core_of(const std::string& message) {
+  constexpr std::string_view kLead = "failed to connect to all addresses";
+  if (message.compare(0, kLead.size(), kLead) != 0) return message;
+  const std::size_t colon = message.rfind(": ");
+  return colon == std::string::npos ? message : message.substr(colon + 2);
 }
 
 }  // namespace
@@ -36,6 +47,22 @@ grpc::Status QueryClient::get_run(const std::string& run, v1::GetRunResponse* re
 grpc::Status QueryClient::list_events(const v1::ListEventsRequest& request,
                                       v1::ListEventsResponse* response) {
   return stub_->ListEvents(context_with_deadline().get(), request, response);
+}
+
+grpc::Status QueryClient::all_events(const std::string& run, const std::string& attempt,
+                                     std::vector<v1::Event>* events) {
+  v1::ListEventsRequest request;
+  request.set_run(run);
+  request.set_attempt(attempt);
+  while (true) {
+    v1::ListEventsResponse response;
+    grpc::Status status = list_events(request, &response);
+    if (!status.ok() || response.events().empty()) return status;
+    const std::uint64_t last = response.events(response.events_size() - 1).id();
+    if (last <= request.after_id()) return status;  // a daemon that does not page
+    request.set_after_id(last);
+    for (v1::Event& event : *response.mutable_events()) events->push_back(std::move(event));
+  }
 }
 
 grpc::Status QueryClient::stream_history(const v1::StreamHistoryRequest& request,
@@ -63,8 +90,9 @@ grpc::Status QueryClient::watch_events(const v1::WatchEventsRequest& request,
 }
 
 int QueryClient::explain(const grpc::Status& status) const {
-  if (status.ok()) return kOk;
   switch (status.error_code()) {
+    case grpc::StatusCode::OK:
+      return kOk;
     case grpc::StatusCode::NOT_FOUND:
       std::fprintf(stderr, "gradwarden: %s\n", status.error_message().c_str());
       return kNotFound;
@@ -74,15 +102,23 @@ int QueryClient::explain(const grpc::Status& status) const {
     case grpc::StatusCode::UNAVAILABLE:
     case grpc::StatusCode::DEADLINE_EXCEEDED:
       std::fprintf(stderr,
-                   "gradwarden: no answer from %s (%s); start gradwardend there or name another "
-                   "address with --daemon\n",
-                   address_.c_str(), status.error_message().c_str());
+                   "gradwarden: no answer from %s (%s); start gradwardend there, or name another "
+                   "address with --daemon or GRADWARDEN_DAEMON\n",
+                   address_.c_str(), core_of(status.error_message()).c_str());
       return kUnreachable;
     default:
       std::fprintf(stderr, "gradwarden: %s refused: %s\n", address_.c_str(),
                    status.error_message().c_str());
       return kUnreachable;
   }
+}
+
+int QueryClient::explain_lost(const grpc::Status& status) const {
+  if (status.error_code() != grpc::StatusCode::UNAVAILABLE) return explain(status);
+  std::fprintf(stderr,
+               "gradwarden: the daemon at %s went away (%s); run this again once it is back\n",
+               address_.c_str(), core_of(status.error_message()).c_str());
+  return kUnreachable;
 }
 
 }  // namespace gradwarden::cli

@@ -5,13 +5,12 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "daemon/cli/exit_codes.h"
 #include "gradwarden/v1/query.grpc.pb.h"
 
 namespace gradwarden::cli {
-
-// Exit codes of the command line, the same for every command.
-enum ExitCode : int { kOk = 0, kNotFound = 1, kUsage = 2, kUnreachable = 3 };
 
 class QueryClient {
  public:
@@ -19,7 +18,11 @@ class QueryClient {
 
   grpc::Status list_runs(v1::ListRunsResponse* response);
   grpc::Status get_run(const std::string& run, v1::GetRunResponse* response);
+  // One answer, of at most request.limit events or what the daemon allows.
   grpc::Status list_events(const v1::ListEventsRequest& request, v1::ListEventsResponse* response);
+  // All events of a run, or of one of its attempts if that is not empty, in order of their ids.
+  grpc::Status all_events(const std::string& run, const std::string& attempt,
+                          std::vector<v1::Event>* events);
   // Calls `take` for each chunk until it returns false or the history ends.
   grpc::Status stream_history(const v1::StreamHistoryRequest& request,
                               const std::function<bool(const v1::HistoryChunk&)>& take);
@@ -27,8 +30,10 @@ class QueryClient {
   grpc::Status watch_events(const v1::WatchEventsRequest& request,
                             const std::function<bool(const v1::Event&)>& take);
 
-  // One line that says what failed and what to do, and the exit code for it.
+  // One line on standard error that says what failed and what to do, and the exit code for it.
   int explain(const grpc::Status& status) const;
+  // The same for a stream that had been answering until then.
+  int explain_lost(const grpc::Status& status) const;
 
  private:
   std::string address_;

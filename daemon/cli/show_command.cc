@@ -1,10 +1,13 @@
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+#include <vector>
 
 #include "daemon/cli/commands.h"
+#include "daemon/cli/event_text.h"
+#include "daemon/cli/exit_codes.h"
 #include "daemon/cli/history_source.h"
 #include "daemon/cli/json.h"
+#include "daemon/cli/output.h"
 #include "daemon/cli/plot.h"
 #include "daemon/cli/query_client.h"
 #include "daemon/cli/text.h"
@@ -12,7 +15,9 @@
 namespace gradwarden::cli {
 namespace {
 
-constexpr int kAxisAndMargin = 12;
+std::size_t plot_columns() { return terminal_width() - kPlotMargin; }
+
+// ---- plot ---------------------------------------------------------------------------------------
 
 PlotColumn column_of(const v1::HistoryPoint& point) {
   PlotColumn column{
@@ -24,26 +29,12 @@ PlotColumn column_of(const v1::HistoryPoint& point) {
   return column;
 }
 
-void add_report(const v1::Report& report, PlotColumn& column) {
+PlotColumn column_of(const v1::Report& report) {
   const double norm = report.grad_norm();
-  column.last_step = report.step();
-  if (!std::isfinite(norm)) column.non_finite = true;
-  if (!std::isfinite(norm) || norm <= 0) return;
-  column.low = column.low > 0 ? std::min(column.low, norm) : norm;
-  column.high = std::max(column.high, norm);
-}
-
-// One column for every `stride` reports.
-std::vector<PlotColumn> columns_of(const std::vector<v1::Report>& reports, std::size_t width) {
-  const std::size_t stride = std::max<std::size_t>(1, (reports.size() + width - 1) / width);
-  std::vector<PlotColumn> columns;
-  for (std::size_t i = 0; i < reports.size(); ++i) {
-    if (i % stride == 0) {
-      columns.push_back({reports[i].step(), reports[i].step(), 0, 0, false, ' '});
-    }
-    add_report(reports[i], columns.back());
-  }
-  return columns;
+  const bool drawn = std::isfinite(norm) && norm > 0;
+  const bool spike = report.decision() == v1::DECISION_SKIP && std::isfinite(norm);
+  return {report.step(),    report.step(),        drawn ? norm : 0,
+          drawn ? norm : 0, !std::isfinite(norm), spike ? '^' : ' '};
 }
 
 // ^ a spike, N something non-finite, * anything else; the first two are never hidden by the third.
@@ -52,9 +43,10 @@ char mark_of(const v1::Event& event) {
   return event.kind() == "grad_spike" ? '^' : '*';
 }
 
-void mark_events(const google::protobuf::RepeatedPtrField<v1::Event>& events,
+void mark_events(const std::vector<v1::Event>& events, const std::string& attempt,
                  std::vector<PlotColumn>& columns) {
   for (const v1::Event& event : events) {
+    if (event.attempt() != attempt) continue;
     const std::uint64_t end = event.has_end_step() ? event.end_step() : event.peak_step();
     for (PlotColumn& column : columns) {
       const bool touches = event.start_step() <= column.last_step && end >= column.first_step;
@@ -63,59 +55,120 @@ void mark_events(const google::protobuf::RepeatedPtrField<v1::Event>& events,
   }
 }
 
-void print_plot(std::vector<PlotColumn> columns, const ShowOptions& options,
-                const google::protobuf::RepeatedPtrField<v1::Event>& events) {
-  mark_events(events, columns);
-  const std::string picture = plot(columns, {options.height, !options.ascii && utf8_output()});
-  if (picture.empty()) {
-    std::puts("\nno finite grad norm to draw");
+void print_plot(const std::vector<PlotColumn>& columns, const ShowOptions& options) {
+  if (columns.empty()) {
+    print("\nno step yet\n");
     return;
   }
-  std::printf("\ngrad norm (log axis; ^ spike, N non-finite, * other event)\n%s", picture.c_str());
+  const std::string picture = plot(columns, {options.height, !options.ascii && utf8_output()});
+  if (picture.empty()) {
+    print("\nno grad norm to draw: none is finite and above 0\n");
+    return;
+  }
+  const auto marks = [&](char mark) {
+    return std::any_of(columns.begin(), columns.end(), [mark](const PlotColumn& column) {
+      return column.mark == mark || (mark == 'N' && column.mark == ' ' && column.non_finite);
+    });
+  };
+  std::string title = "grad norm, log axis";
+  if (marks('^')) title += "; ^ spike";
+  if (marks('N')) title += "; N non-finite";
+  if (marks('*')) title += "; * other event";
+  print('\n' + title + '\n' + picture);
 }
 
-void print_summary(const v1::GetRunResponse& response) {
+// ---- summary ------------------------------------------------------------------------------------
+
+std::string guard_line(const v1::GuardSettings& guard) {
+  std::string line =
+      guard.max_norm() > 0 ? "clips at " + number(guard.max_norm()) : "clips nothing";
+  if (guard.skip_non_finite()) line += ", skips non-finite steps";
+  if (guard.skip_above_rolling_mean() > 0) {
+    line += ", skips above " + number(guard.skip_above_rolling_mean()) +
+            " x the mean of the last " + std::to_string(guard.window()) + " accepted steps (from " +
+            counted(guard.warmup(), "step") + " on)";
+  }
+  return line + (guard.shadow() ? "; only observes" : "");
+}
+
+std::string steps_of(const v1::AttemptSummary& attempt) {
+  if (attempt.reports() == 0) return "-";
+  std::string first = std::to_string(attempt.first_step());
+  if (attempt.first_step() == attempt.last_step()) return first;
+  return first + " to " + std::to_string(attempt.last_step());
+}
+
+void print_summary(const v1::GetRunResponse& response, bool with_events) {
   const v1::RunSummary& run = response.summary();
-  std::printf(
-      "run %s: %llu reports to step %llu, %llu clipped, %llu skipped, %llu events, %s\n",
-      run.run().c_str(), static_cast<unsigned long long>(run.reports()),
-      static_cast<unsigned long long>(run.last_step()),
-      static_cast<unsigned long long>(run.clipped_steps()),
-      static_cast<unsigned long long>(run.skipped_steps()),
-      static_cast<unsigned long long>(run.events()),
-      run.finished() ? "finished" : ("last report " + ago(run.last_report_unix_ns())).c_str());
+  const std::uint64_t now = now_unix_ns();
+  std::string line = "run " + run.run() + ": ";
+  if (run.reports() == 0) {
+    line += "no report yet";
+  } else {
+    line += "step " + std::to_string(run.last_step()) + ", grad norm " + number(run.grad_norm());
+    if (run.has_loss()) line += ", loss " + number(run.loss());
+    line += ", " + std::to_string(run.clipped_steps()) + " clipped, " +
+            std::to_string(run.skipped_steps()) + " skipped";
+    if (with_events) line += ", " + counted(run.events(), "event");
+  }
+  line += run.finished() ? ", finished" : ", last report " + ago(run.last_report_unix_ns(), now);
+  print(wrapped(line, 0, terminal_width()));
+  if (!response.attempts().empty()) {
+    const v1::AttemptSummary& latest = response.attempts(response.attempts_size() - 1);
+    print(wrapped("guard: " + guard_line(latest.guard()), 0, terminal_width()));
+  }
   std::vector<std::vector<std::string>> rows = {
-      {"ATTEMPT", "STARTED", "RANKS", "REPORTS", "STEPS", "DROPPED", "STATE"}};
+      {"ATTEMPT", "STARTED", "RANKS", "STEPS", "REPORTS", "DROPPED", "STATE"}};
   for (const v1::AttemptSummary& a : response.attempts()) {
     rows.push_back({a.attempt(), local_time(a.started_unix_ns()), std::to_string(a.world_size()),
-                    std::to_string(a.reports()),
-                    std::to_string(a.first_step()) + "-" + std::to_string(a.last_step()),
-                    std::to_string(a.dropped_reports()), a.finished() ? "finished" : "open"});
+                    steps_of(a), std::to_string(a.reports()), std::to_string(a.dropped_reports()),
+                    a.finished() ? "finished" : "open"});
   }
-  std::fputs(table(rows).c_str(), stdout);
+  print('\n' +
+        table(std::move(rows), terminal_width(), {"STARTED", "REPORTS", "RANKS", "DROPPED"}));
 }
 
-void print_events(const google::protobuf::RepeatedPtrField<v1::Event>& events) {
-  std::puts(events.empty() ? "\nno events" : "\nevents");
-  for (const v1::Event& event : events) {
-    std::printf("  %s\n", event_line(event, false).c_str());
-    for (const std::string& evidence : event.evidence())
-      std::printf("      %s\n", evidence.c_str());
+void print_events(const std::vector<v1::Event>& events, const ShowOptions& options,
+                  bool with_attempt) {
+  if (events.empty()) {
+    print("\nno events\n");
+    return;
+  }
+  const std::size_t shown = std::min<std::size_t>(events.size(), options.events);
+  print(shown == events.size()
+            ? "\nevents\n"
+            : "\nthe last " + std::to_string(shown) + " of " + std::to_string(events.size()) +
+                  " events (--events N shows more)\n");
+  for (std::size_t i = events.size() - shown; i < events.size(); ++i) {
+    print(event_block(events[i], with_attempt, terminal_width()));
   }
 }
+
+int print_json(const v1::GetRunResponse& response, const std::vector<v1::Event>& events) {
+  Json out = to_json(response);
+  out["events"] = Json::array();
+  for (const v1::Event& event : events) out["events"].push_back(to_json(event));
+  print(to_text(out, 2) + '\n');
+  return finish_output(kOk);
+}
+
+// ---- sources ------------------------------------------------------------------------------------
 
 int show_file(const ShowOptions& options) {
-  std::vector<v1::Report> reports;
-  const bool read =
-      read_history_file(options.run, options.attempt, [&](const v1::HistoryChunk& chunk) {
-        reports.insert(reports.end(), chunk.reports().begin(), chunk.reports().end());
-        return true;
-      });
-  if (!read) return kNotFound;
-  std::printf("%s: %zu reports\n", options.run.c_str(), reports.size());
-  const auto width = static_cast<std::size_t>(std::max(20, terminal_width() - kAxisAndMargin));
-  print_plot(columns_of(reports, width), options, {});
-  return kOk;
+  std::vector<PlotColumn> steps;
+  std::string drawn;
+  v1::GetRunResponse contents;
+  const auto take = [&](const v1::HistoryChunk& chunk) {
+    if (chunk.attempt() != drawn) steps.clear();  // the latest attempt is drawn
+    drawn = chunk.attempt();
+    for (const v1::Report& report : chunk.reports()) steps.push_back(column_of(report));
+    return true;
+  };
+  if (!read_history_file(options.run, options.attempt, take, &contents)) return kNotFound;
+  if (options.json) return print_json(contents, {});
+  print_summary(contents, /*with_events=*/false);
+  print_plot(joined(steps, plot_columns()), options);
+  return finish_output(kOk);
 }
 
 }  // namespace
@@ -125,41 +178,27 @@ int show_command(QueryClient& client, const ShowOptions& options) {
   v1::GetRunResponse response;
   grpc::Status status = client.get_run(options.run, &response);
   if (!status.ok()) return client.explain(status);
-
-  v1::ListEventsRequest wanted;
-  wanted.set_run(options.run);
-  wanted.set_attempt(options.attempt);
-  v1::ListEventsResponse events;
-  status = client.list_events(wanted, &events);
+  std::vector<v1::Event> events;
+  status = client.all_events(options.run, options.attempt, &events);
   if (!status.ok()) return client.explain(status);
-  if (options.json) {
-    nlohmann::ordered_json out = to_json(response);
-    out["events"] = nlohmann::ordered_json::array();
-    for (const v1::Event& event : events.events()) out["events"].push_back(to_json(event));
-    std::printf("%s\n", out.dump(2).c_str());
-    return kOk;
-  }
+  if (options.json) return print_json(response, events);
 
   v1::StreamHistoryRequest request;
   request.set_run(options.run);
   request.set_attempt(options.attempt.empty() ? response.summary().latest_attempt()
                                               : options.attempt);
-  request.set_max_points(
-      static_cast<std::uint32_t>(std::max(20, terminal_width() - kAxisAndMargin)));
+  request.set_max_points(static_cast<std::uint32_t>(plot_columns()));
   std::vector<PlotColumn> columns;
   status = client.stream_history(request, [&](const v1::HistoryChunk& chunk) {
     for (const v1::HistoryPoint& point : chunk.points()) columns.push_back(column_of(point));
     return true;
   });
   if (!status.ok()) return client.explain(status);
-  google::protobuf::RepeatedPtrField<v1::Event> shown;
-  for (const v1::Event& event : events.events()) {
-    if (event.attempt() == request.attempt()) *shown.Add() = event;
-  }
-  print_summary(response);
-  print_plot(std::move(columns), options, shown);
-  print_events(events.events());
-  return kOk;
+  mark_events(events, request.attempt(), columns);
+  print_summary(response, /*with_events=*/true);
+  print_plot(columns, options);
+  print_events(events, options, response.attempts_size() > 1);
+  return finish_output(kOk);
 }
 
 }  // namespace gradwarden::cli

@@ -1,33 +1,65 @@
+#include <unistd.h>
+
+#include <algorithm>
 #include <cstdio>
+#include <map>
 
 #include "daemon/cli/commands.h"
+#include "daemon/cli/event_text.h"
+#include "daemon/cli/exit_codes.h"
 #include "daemon/cli/json.h"
+#include "daemon/cli/output.h"
 #include "daemon/cli/query_client.h"
-#include "daemon/cli/text.h"
 
 namespace gradwarden::cli {
+namespace {
+
+// An event that is open when watching begins may be told twice: each revision counts once.
+class Seen {
+ public:
+  bool is_new(const v1::Event& event) {
+    const auto [known, added] = revisions_.try_emplace(event.id(), event.revision());
+    const bool newer = added || event.revision() > known->second;
+    known->second = std::max(known->second, event.revision());
+    if (event.has_end_step()) revisions_.erase(known);
+    return newer;
+  }
+
+ private:
+  std::map<std::uint64_t, std::uint32_t> revisions_;  // of open events
+};
+
+void say_waiting(const WatchOptions& options) {
+  if (options.json || isatty(STDERR_FILENO) == 0) return;
+  std::fprintf(stderr, "waiting for events of %s; Ctrl-C ends\n",
+               options.run.empty() ? "all runs" : ("run " + options.run).c_str());
+}
+
+}  // namespace
 
 int watch_command(QueryClient& client, const WatchOptions& options) {
+  // Whether anybody is there, and knows the run, is asked before waiting: a stream without events
+  // looks the same as one that is not connected.
+  v1::ListEventsRequest probe;
+  probe.set_run(options.run);
+  probe.set_limit(1);
+  v1::ListEventsResponse ignored;
+  grpc::Status status = client.list_events(probe, &ignored);
+  if (!status.ok()) return client.explain(status);
+  say_waiting(options);
+
   v1::WatchEventsRequest request;
   request.set_run(options.run);
   request.set_include_open(options.include_open);
-  std::uint64_t seen = 0;
-  const grpc::Status status = client.watch_events(request, [&](const v1::Event& event) {
-    if (options.json) {
-      std::printf("%s\n", to_json(event).dump().c_str());
-    } else {
-      std::printf(
-          "%s  %s  %s\n",
-          local_time(event.has_end_step() ? event.end_unix_ns() : event.start_unix_ns()).c_str(),
-          event.revision() <= 1  ? "begins"
-          : event.has_end_step() ? "ended "
-                                 : "goes on",
-          event_line(event, true).c_str());
-    }
-    std::fflush(stdout);
-    return options.count == 0 || ++seen < options.count;
+  Seen seen;
+  std::uint64_t printed = 0;
+  status = client.watch_events(request, [&](const v1::Event& event) {
+    if (!seen.is_new(event)) return true;
+    print((options.json ? to_text(to_json(event)) : event_line(event)) + '\n');
+    ++printed;
+    return flush_output() && printed != options.count;
   });
-  return client.explain(status);
+  return finish_output(client.explain_lost(status));
 }
 
 }  // namespace gradwarden::cli

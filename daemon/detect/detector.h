@@ -36,10 +36,10 @@ struct Step {
   std::uint64_t non_finite_count = 0;  // NaN and Inf elements
   bool loss_scale_overflow = false;    // a non-finite step that a dynamic loss scale expects
   bool applied = true;                 // the trainer's update was applied in spite of all
-  std::span<const NonFiniteOrigin> origins;
+  std::span<const NonFiniteOrigin> origins = {};
   // The only rank whose own gradient was non-finite before the reduction, where that was observed.
-  std::optional<std::uint32_t> birth_rank;
-  std::span<const std::string_view> batch_ids;
+  std::optional<std::uint32_t> birth_rank = {};
+  std::span<const std::string_view> batch_ids = {};
 };
 
 enum class Change : std::uint8_t { kBegin, kUpdate, kEnd };

@@ -92,7 +92,8 @@ Outcome BatchProcessor::process(Attempt& attempt, std::uint32_t rank, const v1::
     extend_stretches(report, i, batch);
     take_new(attempt, rank, report);
     ++outcome.stored;
-    if (rank == 0) latest = &report;
+    // What came late is not the latest step.
+    if (rank == 0 && report.step() == attempt.progress.last_step) latest = &report;
   }
   metrics::count(context_.metrics.duplicate, duplicates);
   metrics::count(context_.metrics.rejected,

@@ -23,7 +23,7 @@ namespace gradwarden::ingest {
 struct IngestOptions {
   unsigned workers = 0;                // 0: one per core
   std::size_t queue_bytes = 64 << 20;  // received and not yet answered, all streams together
-  unsigned stream_window = 32;         // messages of one stream received and not yet answered
+  unsigned stream_window = 256;        // messages of one stream received and not yet answered
   std::uint32_t max_streams = 4096;
   std::uint64_t max_runs = 10000;
   detect::DetectorOptions detector;

@@ -20,6 +20,20 @@ std::string steps_of(const detect::Incident& incident) {
          std::to_string(incident.last_step);
 }
 
+// In brackets, unless it is the one step that the sentence names already.
+std::string steps_beside(const detect::Incident& incident) {
+  const bool named =
+      incident.start_step == incident.last_step && incident.peak_step == incident.start_step;
+  return named ? "" : " (" + steps_of(incident) + ")";
+}
+
+// Counts of elements are exact in a double up to 2^53; beyond that the digits are only nearly so.
+std::string elements(double count) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.0f", count);
+  return std::string(text) + " non-finite gradient element" + (count == 1 ? "" : "s");
+}
+
 std::string ratio(const detect::Incident& incident) {
   return incident.baseline > 0 ? number(incident.value / incident.baseline) + " x the mean of " +
                                      number(incident.baseline)
@@ -29,7 +43,7 @@ std::string ratio(const detect::Incident& incident) {
 std::string place_of(const detect::Incident& incident) {
   std::string place;
   if (!incident.tensor.empty()) place += " in " + incident.tensor;
-  if (incident.element) place += " element " + std::to_string(*incident.element);
+  if (incident.element) place += ", element " + std::to_string(*incident.element);
   if (!incident.rank) return place;
   place += incident.born_locally ? ", born on rank " : ", held by rank ";
   place += std::to_string(*incident.rank);
@@ -41,15 +55,14 @@ std::string message_of(const detect::Incident& incident) {
   if (incident.kind == detect::kGradSpike) {
     return "grad norm " + number(incident.value) + " at step " +
            std::to_string(incident.peak_step) + " is " + ratio(incident) +
-           " over the last accepted steps (" + steps_of(incident) + ")";
+           " over the last accepted steps" + steps_beside(incident);
   }
   if (incident.kind == detect::kLevelShift) {
     return "grad norm moved to a new level of " + number(incident.value) + ", which is " +
            ratio(incident) + " before it (" + steps_of(incident) + ")";
   }
-  const std::string what = incident.value > 0
-                               ? number(incident.value) + " non-finite gradient elements"
-                               : "a grad norm that is not finite";
+  const std::string what =
+      incident.value > 0 ? elements(incident.value) : "a grad norm that is not finite";
   const bool overflow = incident.severity == detect::Severity::kInfo;
   return what + place_of(incident) + " (" + steps_of(incident) + ")" +
          (overflow ? ", an overflow that the dynamic loss scale handles" : "");

@@ -101,6 +101,9 @@ void IngestStream::send_retry_delay(std::chrono::milliseconds delay) {
 // ----------------------------------------------------------------------------
 
 void IngestStream::OnReadDone(bool ok) {
+  // Passing through the lock hands the read side over from the thread that started the read.
+  std::unique_lock<std::mutex> hand_over(mutex_);
+  hand_over.unlock();
   if (ok) take_message();
   {
     const std::lock_guard<std::mutex> lock(mutex_);

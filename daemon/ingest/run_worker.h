@@ -8,15 +8,14 @@
 
 #include <condition_variable>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <thread>
-#include <utility>
 #include <vector>
 
 #include "daemon/ingest/attempt.h"
+#include "daemon/ingest/attempt_directory.h"
 #include "daemon/ingest/batch_processor.h"
 #include "daemon/ingest/context.h"
 #include "daemon/ingest/session.h"
@@ -47,13 +46,6 @@ class RunWorker {
   void submit(Inbound inbound);
 
  private:
-  struct Run {
-    std::int64_t id = 0;
-    bool stored = false;
-    std::uint32_t attempts = 0;  // begun so far
-  };
-  using AttemptKey = std::pair<std::string, std::string>;
-
   void run();
   void handle(Inbound& inbound);
   void handle_request(Inbound& inbound);
@@ -66,25 +58,14 @@ class RunWorker {
                       std::size_t bytes);
   void handle_closed(Session& session);
 
-  // The attempt, from memory, from the store or new; `item` takes what is to be stored about it.
-  absl::StatusOr<std::shared_ptr<Attempt>> find_attempt(const v1::Hello& hello,
-                                                        store::CommitItem& item);
-  absl::StatusOr<Run*> find_run(const std::string& name, store::CommitItem& item);
-  absl::Status load_stored(Attempt& attempt, const store::Attempt& stored);
-  void end_orphaned_events(Attempt& attempt);
-  absl::StatusOr<RankState*> find_rank(Attempt& attempt, std::uint32_t rank);
-
   // Hands the outcome to the writer; after the commit the session gets `response`.
   void commit(const std::shared_ptr<Session>& session, Outcome outcome, v1::IngestResponse response,
               std::size_t bytes);
   void refuse(Session& session, const absl::Status& status, std::size_t bytes);
-  void forget_idle();
 
   IngestContext& context_;
-  const std::unique_ptr<store::StoreReader> reader_;
+  AttemptDirectory directory_;
   BatchProcessor processor_;
-  std::map<std::string, Run> runs_;
-  std::map<AttemptKey, std::shared_ptr<Attempt>> attempts_;
   v1::ReportBatch batch_;  // reused: its messages keep their memory
 
   std::mutex mutex_;

@@ -21,8 +21,8 @@ void CommitWriter::submit(std::unique_ptr<CommitItem> item, Done done) {
   bool wake = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    wake = queue_.empty();
     queue_.push_back({std::move(item), std::move(done)});
+    wake = queue_.size() == 1 || queue_.size() == options_.max_group_items;
   }
   if (wake) wake_.notify_one();
 }
@@ -40,27 +40,36 @@ bool CommitWriter::stop(Clock::time_point deadline) {
   return !gave_up_;
 }
 
+// Waits for work, then for company. False when there is none and none will come.
+bool CommitWriter::take_group(std::vector<Entry>& group) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+  wake_.wait_until(lock, last_begin_ + options_.pace,
+                   [this] { return stopping_ || queue_.size() >= options_.max_group_items; });
+  if (queue_.empty()) return false;
+  last_begin_ = Clock::now();
+  if (queue_.size() <= options_.max_group_items) {
+    group.swap(queue_);
+    return true;
+  }
+  const auto end = queue_.begin() + static_cast<std::ptrdiff_t>(options_.max_group_items);
+  group.assign(std::make_move_iterator(queue_.begin()), std::make_move_iterator(end));
+  queue_.erase(queue_.begin(), end);
+  return true;
+}
+
 void CommitWriter::run() {
-  std::vector<Entry> taken;
-  while (true) {
-    taken.clear();
-    {
-      std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-      if (queue_.empty()) return;
-      const std::size_t count = std::min(queue_.size(), options_.max_group_items);
-      const auto end = queue_.begin() + static_cast<std::ptrdiff_t>(count);
-      taken.assign(std::make_move_iterator(queue_.begin()), std::make_move_iterator(end));
-      queue_.erase(queue_.begin(), end);
-    }
-    if (!commit_group(taken)) {
+  std::vector<Entry> group;
+  while (take_group(group)) {
+    if (!commit_group(group)) {
       gave_up_ = true;
       return;
     }
-    queued_.fetch_sub(taken.size(), std::memory_order_relaxed);
-    for (Entry& entry : taken) {
+    queued_.fetch_sub(group.size(), std::memory_order_relaxed);
+    for (Entry& entry : group) {
       if (entry.done) entry.done();
     }
+    group.clear();
   }
 }
 

@@ -28,6 +28,10 @@ namespace gradwarden::store {
 
 struct CommitWriterOptions {
   std::size_t max_group_items = 512;
+  // Under load, commits begin at least so far apart (unless a whole group waits): a few large
+  // groups cost much less than many small ones. What comes when the writer is idle is committed at
+  // once.
+  std::chrono::microseconds pace{2000};
   std::chrono::milliseconds retry_interval{500};
 };
 
@@ -66,6 +70,7 @@ class CommitWriter {
   };
 
   void run();
+  bool take_group(std::vector<Entry>& group);
   bool commit_group(const std::vector<Entry>& group);
   bool wait_for_retry();
 
@@ -75,9 +80,10 @@ class CommitWriter {
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
-  std::vector<Entry> queue_;                          // guarded by mutex_
-  bool stopping_ = false;                             // guarded by mutex_
-  std::chrono::steady_clock::time_point deadline_{};  // guarded by mutex_
+  std::vector<Entry> queue_;                            // guarded by mutex_
+  bool stopping_ = false;                               // guarded by mutex_
+  std::chrono::steady_clock::time_point deadline_{};    // guarded by mutex_
+  std::chrono::steady_clock::time_point last_begin_{};  // of a commit; the thread's own
   std::atomic<std::size_t> queued_{0};
   std::atomic<bool> failing_{false};
   bool gave_up_ = false;  // written by the thread, read after join

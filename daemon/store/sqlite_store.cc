@@ -1,5 +1,7 @@
 #include "daemon/store/sqlite_store.h"
 
+#include <sqlite3.h>
+
 #include <filesystem>
 #include <utility>
 
@@ -12,21 +14,30 @@ namespace {
 // Segments are some KiB: larger pages mean fewer of them, fewer WAL frames and shallower overflow
 // chains.
 constexpr char kPageSize[] = "PRAGMA page_size = 16384";
-// The WAL is folded into the database every so many pages: seldom enough that pages which many
-// commits touch are written once, often enough that the file stays small.
-constexpr char kCheckpoint[] = "PRAGMA wal_autocheckpoint = 2048";
+// The write-ahead log is folded into the database, by a thread of its own, whenever it has grown to
+// so many pages: seldom enough that pages which many commits touch are written once.
+constexpr int kCheckpointPages = 2048;
+// Under a load that never pauses that thread never catches up wholly, and the log would grow for
+// ever: beyond this the committing thread folds in the little that is left, and the log begins
+// anew.
+constexpr int kMaxLogPages = 16384;
 constexpr char kCache[] = "PRAGMA cache_size = -16384";  // KiB
 
+// NORMAL hands each commit to the kernel, which keeps it when the process dies, and syncs at
+// checkpoints only, so that power loss costs the newest commits and never the file. FULL syncs
+// each.
+const char* synchronous(Durability durability) {
+  return durability == Durability::kPower ? "PRAGMA synchronous = FULL"
+                                          : "PRAGMA synchronous = NORMAL";
+}
+
 absl::Status configure(Connection& connection, Durability durability) {
-  for (const char* pragma : {kPageSize, "PRAGMA journal_mode = WAL", kCheckpoint, kCache,
-                             "PRAGMA foreign_keys = OFF", "PRAGMA temp_store = MEMORY"}) {
+  for (const char* pragma :
+       {kPageSize, "PRAGMA journal_mode = WAL", "PRAGMA wal_autocheckpoint = 0", kCache,
+        "PRAGMA foreign_keys = OFF", "PRAGMA temp_store = MEMORY"}) {
     if (absl::Status status = connection.execute(pragma); !status.ok()) return status;
   }
-  // NORMAL hands each commit to the kernel, which keeps it when the process dies, and syncs at
-  // checkpoints only, so that power loss costs the newest commits and never the file. FULL syncs
-  // each.
-  return connection.execute(durability == Durability::kPower ? "PRAGMA synchronous = FULL"
-                                                             : "PRAGMA synchronous = NORMAL");
+  return connection.execute(synchronous(durability));
 }
 
 }  // namespace
@@ -48,6 +59,17 @@ absl::StatusOr<std::unique_ptr<SqliteStore>> SqliteStore::open(const SqliteStore
   if (!status.ok()) return status;
   auto store = std::unique_ptr<SqliteStore>(new SqliteStore(path, *std::move(connection)));
   if (status = store->prepare_statements(); !status.ok()) return status;
+  auto checkpointer = Checkpointer::open(path, synchronous(options.durability));
+  if (!checkpointer.ok()) return checkpointer.status();
+  store->checkpointer_ = *std::move(checkpointer);
+  // Tells the length of the log after each commit.
+  sqlite3_wal_hook(
+      store->connection_.handle(),
+      [](void* self, sqlite3*, const char*, int pages) {
+        static_cast<SqliteStore*>(self)->log_pages_ = pages;
+        return SQLITE_OK;
+      },
+      store.get());
   return store;
 }
 
@@ -101,7 +123,17 @@ absl::Status SqliteStore::commit(const std::vector<const CommitItem*>& items) {
   if (status.ok()) status = commit_.run();
   // A failed COMMIT may leave the transaction open.
   if (!status.ok() && connection_.in_transaction()) rollback_.run().IgnoreError();
+  if (status.ok()) bound_log();
   return status;
+}
+
+void SqliteStore::bound_log() {
+  if (log_pages_ >= kMaxLogPages) {
+    // Returns at once, to be tried again after the next commit, while the other thread is at it.
+    connection_.execute("PRAGMA wal_checkpoint(PASSIVE)").IgnoreError();
+  } else if (log_pages_ >= kCheckpointPages) {
+    checkpointer_->request();
+  }
 }
 
 absl::Status SqliteStore::write_items(const std::vector<const CommitItem*>& items) {

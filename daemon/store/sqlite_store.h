@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "daemon/store/checkpointer.h"
 #include "daemon/store/sqlite.h"
 #include "daemon/store/store.h"
 
@@ -39,6 +40,7 @@ class SqliteStore final : public Store {
 
   SqliteStore(std::string path, Connection connection);
   absl::Status prepare_statements();
+  void bound_log();
   absl::Status write_items(const std::vector<const CommitItem*>& items);
   absl::Status write_begin(const CommitItem& item);
   absl::Status write_segments(const CommitItem& item);
@@ -48,6 +50,8 @@ class SqliteStore final : public Store {
 
   const std::string path_;
   Connection connection_;
+  std::unique_ptr<Checkpointer> checkpointer_;
+  int log_pages_ = 0;  // in the write-ahead log after the last commit
   Statement begin_, commit_, rollback_;
   Statement insert_run_, insert_attempt_, insert_segment_, upsert_event_, update_attempt_,
       upsert_rollup_;

@@ -70,13 +70,13 @@ struct AttemptProgress {
   std::uint64_t first_step = 0;
   std::uint64_t last_step = 0;
   double grad_norm = std::numeric_limits<double>::quiet_NaN();  // of the last step
-  std::optional<double> loss;
+  std::optional<double> loss = {};
   std::uint64_t clipped = 0;
   std::uint64_t skipped = 0;
   std::uint64_t non_finite = 0;
   std::uint64_t dropped = 0;
   bool finished = false;
-  std::string state;  // of the detector
+  std::string state = {};  // of the detector
 };
 
 struct Attempt {

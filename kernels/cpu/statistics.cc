@@ -19,12 +19,8 @@ using simd::Power;
 
 // Elements per chunk. Part of the definition of the result: sums within a chunk go lane by lane,
 // then chunk by chunk.
-constexpr std::uint64_t kChunk = 64 * 1024;
+constexpr std::uint64_t kChunk = std::uint64_t{64} << 10;
 constexpr std::uint64_t kBlock = simd::kMaxRows * kLanes;
-// A full chunk is read at kStreams places by turns; a block then has its share of each.
-constexpr std::uint64_t kStride = kChunk / simd::kStreams;
-constexpr std::uint64_t kShare = kBlock / simd::kStreams;
-static_assert(kStride % kShare == 0 && kShare % kLanes == 0);
 // A thread takes about this many elements at a time, so that many small tensors cost few
 // hand-overs.
 constexpr std::uint64_t kTask = kChunk;
@@ -54,12 +50,11 @@ template <DType kType>
 class ChunkSum {
  public:
   ChunkSum(const std::byte* data, std::uint64_t count, const Norm& norm) : norm_(norm) {
-    if (count == kChunk) {
-      for (std::uint64_t done = 0; done < kStride; done += kShare) add_shares(data, done);
-    } else {
-      for (std::uint64_t done = 0; done < count; done += kBlock) {
-        add_block(data + done * kBytes, done, std::min(count - done, kBlock));
-      }
+    std::uint64_t done = 0;
+    while (done < count) {
+      const std::uint64_t size = std::min(count - done, kBlock);
+      add_block(data + done * kBytes, done, size);
+      done += size;
     }
     result_.max_abs = Element<kType>::magnitude(static_cast<Bits>(max_abs_bits_));
     result_.zero_count = count - nonzero_ - result_.nan_count - result_.inf_count;
@@ -82,28 +77,6 @@ class ChunkSum {
       return;
     }
     lanes_ = before;
-    add_pieces(data, first, count);
-  }
-
-  // The block of kShare elements from `first` on in each of the kStreams parts of a full chunk.
-  void add_shares(const std::byte* chunk, std::uint64_t first) {
-    const std::array<double, kLanes> before = lanes_;
-    const simd::RowTotals totals =
-        simd::add_streams(chunk + first * kBytes, kShare / kLanes, kStride * kBytes, kType,
-                          norm_.rows, lanes_.data());
-    const bool finite = take(totals);
-    if (!finite) lanes_ = before;
-    for (std::uint64_t s = 0; s < simd::kStreams; ++s) {
-      const std::uint64_t start = s * kStride + first;
-      if (!finite) {
-        add_pieces(chunk + start * kBytes, start, kShare);
-      } else if (norm_.by_pow) {
-        add_powers(chunk + start * kBytes, kShare);
-      }
-    }
-  }
-
-  void add_pieces(const std::byte* data, std::uint64_t first, std::uint64_t count) {
     for (std::uint64_t done = 0; done < count; done += kPiece) {
       add_piece(data + done * kBytes, first + done, std::min(count - done, kPiece));
     }
@@ -111,16 +84,11 @@ class ChunkSum {
 
   // False, with spoilt lanes and nothing else changed, when an element is not finite.
   bool add_rows(const void* data, std::uint64_t rows) {
-    if (!take(simd::add_rows(data, rows, kType, norm_.rows, lanes_.data()))) return false;
-    if (norm_.by_pow) add_powers(static_cast<const std::byte*>(data), rows * kLanes);
-    return true;
-  }
-
-  // False, with nothing taken, when they show an element that is not finite.
-  bool take(const simd::RowTotals& totals) {
+    const simd::RowTotals totals = simd::add_rows(data, rows, kType, norm_.rows, lanes_.data());
     if (totals.max_abs_bits >= Element<kType>::kInfinity) return false;
     max_abs_bits_ = std::max(max_abs_bits_, totals.max_abs_bits);
     nonzero_ += totals.nonzero;
+    if (norm_.by_pow) add_powers(static_cast<const std::byte*>(data), rows * kLanes);
     return true;
   }
 

@@ -16,18 +16,6 @@
 #define GRADWARDEN_UNROLL _Pragma("GCC unroll 64")
 #endif
 
-#ifndef GRADWARDEN_STATISTICS_ROWS_ONCE
-#define GRADWARDEN_STATISTICS_ROWS_ONCE
-namespace gradwarden::kernels::simd {
-// One run of rows, or kStreams of them `stride` bytes apart when that is not 0.
-struct Rows {
-  const std::uint8_t* data;
-  std::size_t count;
-  std::size_t stride;
-};
-}  // namespace gradwarden::kernels::simd
-#endif  // GRADWARDEN_STATISTICS_ROWS_ONCE
-
 HWY_BEFORE_NAMESPACE();
 namespace gradwarden::kernels::simd::HWY_NAMESPACE {
 
@@ -83,8 +71,8 @@ HWY_INLINE V64 add_power(V64 sum, V64 value) {
   }
 }
 
-template <typename T, Power kPower, std::size_t kRuns>
-RowTotals add_rows_of(const Rows& rows, double* lanes) {
+template <typename T, Power kPower>
+RowTotals add_rows_of(const std::uint8_t* row, std::size_t rows, double* lanes) {
   using Int = hwy::MakeSigned<T>;
   const hn::ScalableTag<Int> di;
   constexpr std::size_t kIntWidth = hn::MaxLanes(di);
@@ -99,23 +87,18 @@ RowTotals add_rows_of(const Rows& rows, double* lanes) {
   for (std::size_t g = 0; g < kGroups; ++g) {
     sums[g] = hn::LoadU(D64(), lanes + lane_of_group<T>(g));
   }
-  const std::uint8_t* next = rows.data;
-  for (std::size_t left = rows.count; left != 0; --left, next += kLanes * sizeof(T)) {
-    const std::uint8_t* row = next;
+  for (; rows != 0; --rows, row += kLanes * sizeof(T)) {
     GRADWARDEN_UNROLL
-    for (std::size_t run = 0; run < kRuns; ++run, row += rows.stride) {
+    for (std::size_t g = 0; g < kIntGroups; ++g) {
+      const auto bits = load_bytes(di, row + g * kIntWidth * sizeof(T));
+      const auto abs = hn::And(bits, all_but_sign);
+      largest = hn::Max(largest, abs);
+      nonzero = hn::Add(nonzero, hn::Min(abs, one));
+    }
+    if constexpr (kPower != Power::kNone) {
       GRADWARDEN_UNROLL
-      for (std::size_t g = 0; g < kIntGroups; ++g) {
-        const auto bits = load_bytes(di, row + g * kIntWidth * sizeof(T));
-        const auto abs = hn::And(bits, all_but_sign);
-        largest = hn::Max(largest, abs);
-        nonzero = hn::Add(nonzero, hn::Min(abs, one));
-      }
-      if constexpr (kPower != Power::kNone) {
-        GRADWARDEN_UNROLL
-        for (std::size_t g = 0; g < kGroups; ++g) {
-          sums[g] = add_power<T, kPower>(sums[g], load_group<T>(row, g));
-        }
+      for (std::size_t g = 0; g < kGroups; ++g) {
+        sums[g] = add_power<T, kPower>(sums[g], load_group<T>(row, g));
       }
     }
   }
@@ -138,37 +121,32 @@ RowTotals add_rows_of(const Rows& rows, double* lanes) {
   return totals;
 }
 
-template <typename T, Power kPower>
-RowTotals add_runs(const Rows& rows, double* lanes) {
-  return rows.stride == 0 ? add_rows_of<T, kPower, 1>(rows, lanes)
-                          : add_rows_of<T, kPower, kStreams>(rows, lanes);
-}
-
 template <typename T>
-RowTotals add_rows_with(const Rows& rows, Power power, double* lanes) {
+RowTotals add_rows_with(const void* data, std::size_t rows, Power power, double* lanes) {
+  const auto* bytes = static_cast<const std::uint8_t*>(data);
   switch (power) {
     case Power::kNone:
-      return add_runs<T, Power::kNone>(rows, lanes);
+      return add_rows_of<T, Power::kNone>(bytes, rows, lanes);
     case Power::kAbs:
-      return add_runs<T, Power::kAbs>(rows, lanes);
+      return add_rows_of<T, Power::kAbs>(bytes, rows, lanes);
     case Power::kSquare:
       break;
   }
-  return add_runs<T, Power::kSquare>(rows, lanes);
+  return add_rows_of<T, Power::kSquare>(bytes, rows, lanes);
 }
 
-RowTotals AddRows(const Rows& rows, DType dtype, Power power, double* lanes) {
+RowTotals AddRows(const void* data, std::size_t rows, DType dtype, Power power, double* lanes) {
   switch (dtype) {
     case DType::kFloat64:
-      return add_rows_with<double>(rows, power, lanes);
+      return add_rows_with<double>(data, rows, power, lanes);
     case DType::kBFloat16:
-      return add_rows_with<hwy::bfloat16_t>(rows, power, lanes);
+      return add_rows_with<hwy::bfloat16_t>(data, rows, power, lanes);
     case DType::kFloat16:
-      return add_rows_with<hwy::float16_t>(rows, power, lanes);
+      return add_rows_with<hwy::float16_t>(data, rows, power, lanes);
     case DType::kFloat32:
       break;
   }
-  return add_rows_with<float>(rows, power, lanes);
+  return add_rows_with<float>(data, rows, power, lanes);
 }
 
 }  // namespace gradwarden::kernels::simd::HWY_NAMESPACE
@@ -181,14 +159,7 @@ HWY_EXPORT(AddRows);
 
 RowTotals add_rows(const void* data, std::size_t rows, DType dtype, Power power,
                    double* lanes) noexcept {
-  const Rows one{static_cast<const std::uint8_t*>(data), rows, 0};
-  return HWY_DYNAMIC_DISPATCH(AddRows)(one, dtype, power, lanes);
-}
-
-RowTotals add_streams(const void* data, std::size_t rows, std::size_t stride, DType dtype,
-                      Power power, double* lanes) noexcept {
-  const Rows several{static_cast<const std::uint8_t*>(data), rows, stride};
-  return HWY_DYNAMIC_DISPATCH(AddRows)(several, dtype, power, lanes);
+  return HWY_DYNAMIC_DISPATCH(AddRows)(data, rows, dtype, power, lanes);
 }
 
 }  // namespace gradwarden::kernels::simd

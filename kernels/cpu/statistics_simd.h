@@ -37,13 +37,6 @@ struct RowTotals {
 RowTotals add_rows(const void* data, std::size_t rows, DType dtype, Power power,
                    double* lanes) noexcept;
 
-// The same for kStreams runs of `rows` rows that start `stride` bytes apart, a row of each by
-// turns. A core has more reads from memory in flight when they are far from each other. At most
-// kMaxRows rows in all.
-inline constexpr std::size_t kStreams = 4;
-RowTotals add_streams(const void* data, std::size_t rows, std::size_t stride, DType dtype,
-                      Power power, double* lanes) noexcept;
-
 }  // namespace gradwarden::kernels::simd
 
 #endif  // GRADWARDEN_KERNELS_CPU_STATISTICS_SIMD_H_

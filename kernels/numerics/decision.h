@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "kernels/numerics/clip.h"
 #include "kernels/numerics/portable.h"
@@ -95,7 +94,7 @@ GRADWARDEN_HD inline double skip_threshold(const GuardPolicy& policy, double rol
 GRADWARDEN_HD inline StepVerdict decide(const GuardPolicy& policy, GuardState& state,
                                         const StepStatistics& step) {
   StepVerdict verdict;
-  const double judged = unusable(step) ? std::numeric_limits<double>::quiet_NaN() : step.norm;
+  const double judged = unusable(step) ? static_cast<double>(NAN) : step.norm;
   const SpikeJudgement spike = judge(state.spike, policy.spike, judged);
   verdict.rolling_mean = spike.mean;
   verdict.threshold = skip_threshold(policy, spike.threshold);

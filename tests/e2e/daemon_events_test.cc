@@ -39,7 +39,9 @@ void make_non_finite(v1::Report& report) {
 
 class DaemonEvents : public ::testing::Test {
  protected:
-  void start() { daemon_ = std::make_unique<DaemonProcess>(DaemonProcess::Options{folder_.path()}); }
+  void start() {
+    daemon_ = std::make_unique<DaemonProcess>(DaemonProcess::Options{folder_.path()});
+  }
   void SetUp() override { start(); }
 
   v1::Hello hello() {
@@ -55,7 +57,8 @@ class DaemonEvents : public ::testing::Test {
     ASSERT_TRUE(client.receive(&response));
     v1::ReportBatch batch = make_batch(first, last);
     for (v1::Report& report : *batch.mutable_reports()) {
-      if (report.step() >= 40 && report.step() <= 42) make_spike(report, report.step() == 41 ? 50 : 20);
+      if (report.step() >= 40 && report.step() <= 42)
+        make_spike(report, report.step() == 41 ? 50 : 20);
       if (report.step() == 60) make_non_finite(report);
     }
     ASSERT_TRUE(client.send(batch));

@@ -20,8 +20,8 @@ std::shared_ptr<grpc::Channel> connect(const DaemonProcess& daemon) {
   return grpc::CreateChannel(daemon.grpc_address(), grpc::InsecureChannelCredentials());
 }
 
-// One request and the first answer of a method whose messages we have no generated code for. Empty if the
-// method gave no answer.
+// One request and the first answer of a method whose messages we have no generated code for. Empty
+// if the method gave no answer.
 std::string call_raw(const DaemonProcess& daemon, const std::string& method,
                      const std::string& request) {
   grpc::GenericStub stub(connect(daemon));
@@ -66,7 +66,9 @@ TEST_F(DaemonLifecycle, AnswersHealthChecksPerServiceAndAsAWhole) {
   for (const std::string service :
        {"", "gradwarden.v1.IngestService", "gradwarden.v1.QueryService"}) {
     // HealthCheckRequest{service = 1}; the answer is HealthCheckResponse{status = 1: SERVING}.
-    const std::string request = "\x0a" + std::string(1, static_cast<char>(service.size())) + service;
+    std::string request(1, '\x0a');
+    request.push_back(static_cast<char>(service.size()));
+    request.append(service);
     EXPECT_EQ(call_raw(daemon, "/grpc.health.v1.Health/Check", request), "\x08\x01") << service;
   }
 }
@@ -158,9 +160,9 @@ TEST_F(DaemonLifecycle, TellsATakenPortAndATakenFolderApart) {
             3);
   EXPECT_THAT(output, HasSubstr("gradwardend: cannot listen on " + daemon.grpc_address()));
   const std::string http = "127.0.0.1:" + std::to_string(daemon.http_port());
-  EXPECT_EQ(run_daemon({"--data-dir", other.path(), "--grpc-listen", "127.0.0.1:0", "--http-listen",
-                        http},
-                       &output),
+  EXPECT_EQ(run_daemon(
+                {"--data-dir", other.path(), "--grpc-listen", "127.0.0.1:0", "--http-listen", http},
+                &output),
             3);
   EXPECT_THAT(output, HasSubstr("cannot listen on " + http));
   EXPECT_EQ(run_daemon({"--data-dir", folder_.path(), "--grpc-listen", "127.0.0.1:0",

@@ -60,7 +60,8 @@ pid_t spawn_program(const std::vector<std::string>& command, const std::string& 
 }  // namespace
 
 TemporaryFolder::TemporaryFolder() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "gradwarden-test-XXXXXX").string();
+  std::string pattern =
+      (std::filesystem::temp_directory_path() / "gradwarden-test-XXXXXX").string();
   if (::mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("mkdtemp failed");
   path_ = pattern;
 }
@@ -120,10 +121,15 @@ DaemonProcess::~DaemonProcess() {
 }
 
 void DaemonProcess::spawn(const Options& options) {
-  std::vector<std::string> command = {
-      binary(),          "--data-dir",        options.data_dir,    "--grpc-listen",
-      options.grpc_listen, "--http-listen",     options.http_listen, "--ports-file",
-      scratch_.path() + "/ports.json"};
+  std::vector<std::string> command = {binary(),
+                                      "--data-dir",
+                                      options.data_dir,
+                                      "--grpc-listen",
+                                      options.grpc_listen,
+                                      "--http-listen",
+                                      options.http_listen,
+                                      "--ports-file",
+                                      scratch_.path() + "/ports.json"};
   if (!options.config.empty()) {
     const std::string path = scratch_.path() + "/gradwardend.yaml";
     std::ofstream(path) << options.config;
@@ -141,7 +147,8 @@ void DaemonProcess::wait_ready(std::chrono::seconds limit) {
     if (ended(&code)) {
       throw std::runtime_error("gradwardend ended with " + std::to_string(code) + ": " + log());
     }
-    if (steady_clock::now() > deadline) throw std::runtime_error("gradwardend is not ready: " + log());
+    if (steady_clock::now() > deadline)
+      throw std::runtime_error("gradwardend is not ready: " + log());
     std::this_thread::sleep_for(kPoll);
   }
   const nlohmann::json ports = nlohmann::json::parse(read_file(path));
@@ -176,7 +183,8 @@ int DaemonProcess::wait(std::chrono::seconds limit) {
   const auto deadline = steady_clock::now() + limit;
   int code = 0;
   while (!ended(&code)) {
-    if (steady_clock::now() > deadline) throw std::runtime_error("gradwardend does not end: " + log());
+    if (steady_clock::now() > deadline)
+      throw std::runtime_error("gradwardend does not end: " + log());
     std::this_thread::sleep_for(kPoll);
   }
   return code;

@@ -1,5 +1,5 @@
-// A real gradwardend as a child process, for tests: on free loopback ports, with a data folder of its
-// own, waited for until it serves, and gone when the object is.
+// A real gradwardend as a child process, for tests: on free loopback ports, with a data folder of
+// its own, waited for until it serves, and gone when the object is.
 //
 // Used by one thread. Failures throw std::runtime_error with what the daemon said.
 #ifndef GRADWARDEN_TESTS_E2E_DAEMON_PROCESS_H_
@@ -34,8 +34,8 @@ struct HttpAnswer {
 // One request over a connection of its own.
 HttpAnswer http_request(int port, const std::string& path, const std::string& method = "GET");
 
-// Runs a program to its end and returns its exit code (128 + signal if killed); `output` gets stdout
-// and stderr.
+// Runs a program to its end and returns its exit code (128 + signal if killed); `output` gets
+// stdout and stderr.
 int run_program(const std::vector<std::string>& command, std::string* output,
                 const std::string& input = "");
 
@@ -43,8 +43,8 @@ class DaemonProcess {
  public:
   struct Options {
     std::string data_dir;
-    std::vector<std::string> arguments;    // further flags
-    std::string config;                    // YAML; empty: none
+    std::vector<std::string> arguments = {};  // further flags
+    std::string config = {};                  // YAML; empty: none
     std::string grpc_listen = "127.0.0.1:0";
     std::string http_listen = "127.0.0.1:0";
   };

@@ -44,7 +44,8 @@ inline v1::Report make_report(std::uint64_t sequence, std::uint64_t step) {
 
 inline v1::ReportBatch make_batch(std::uint64_t first_sequence, std::uint64_t last_sequence) {
   v1::ReportBatch batch;
-  for (std::uint64_t i = first_sequence; i <= last_sequence; ++i) *batch.add_reports() = make_report(i, i);
+  for (std::uint64_t i = first_sequence; i <= last_sequence; ++i)
+    *batch.add_reports() = make_report(i, i);
   return batch;
 }
 
@@ -53,7 +54,6 @@ class IngestClient {
   explicit IngestClient(const std::string& address)
       : channel_(grpc::CreateChannel(address, grpc::InsecureChannelCredentials())),
         stub_(v1::IngestService::NewStub(channel_)) {
-    context_.set_wait_for_ready(true);
     context_.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
     stream_ = stub_->Ingest(&context_);
   }

@@ -14,7 +14,8 @@ inline double metric_value(const std::string& page, const std::string& series) {
   std::istringstream lines(page);
   std::string line;
   while (std::getline(lines, line)) {
-    if (line.rfind(series + " ", 0) == 0) return std::strtod(line.c_str() + series.size() + 1, nullptr);
+    if (line.rfind(series + " ", 0) == 0)
+      return std::strtod(line.c_str() + series.size() + 1, nullptr);
   }
   return std::numeric_limits<double>::quiet_NaN();
 }

@@ -26,32 +26,57 @@ std::uint64_t seed() {
   return seed;
 }
 
-// Sends what the ledger lacks, in batches that overlap at random, until all is acknowledged or the
-// stream breaks. What was acknowledged is kept in the ledger.
-void send_the_rest(DaemonProcess& daemon, std::uint64_t total, std::mt19937_64& random,
-                   std::set<std::uint64_t>& ledger) {
-  IngestClient client(daemon.grpc_address());
+// What one stream learnt: sequences that the daemon said it holds.
+struct Ledger {
+  std::set<std::uint64_t> held;
+};
+
+// Connects and takes the welcome into the ledger; what was acknowledged before must be in it.
+void greet(IngestClient& client, Ledger& ledger) {
   v1::IngestResponse response;
-  if (!client.send(make_hello("run", "a1")) || !client.receive(&response)) return;
+  ASSERT_TRUE(client.send(make_hello("run", "a1")));
+  ASSERT_TRUE(client.receive(&response));
   std::set<std::uint64_t> held;
   for (const auto& range : response.welcome().stored()) {
     for (std::uint64_t s = range.first(); s <= range.last(); ++s) held.insert(s);
   }
-  // What was acknowledged before the kill must be among it.
-  for (const std::uint64_t sequence : ledger) ASSERT_TRUE(held.count(sequence)) << sequence;
-  ledger = held;
+  for (const std::uint64_t sequence : ledger.held) ASSERT_TRUE(held.count(sequence)) << sequence;
+  ledger.held = held;
+}
+
+// Sends what the ledger lacks, in batches of random size that sometimes repeat what is stored,
+// until all is sent or the stream breaks.
+void send_the_rest(IngestClient& client, std::uint64_t total, std::uint64_t seed,
+                   const Ledger& ledger) {
+  std::mt19937_64 random(seed);
   std::uint64_t next = 1;
-  while (next <= total && held.count(next) != 0) ++next;
+  while (next <= total && ledger.held.count(next) != 0) ++next;
   while (next <= total) {
-    // Sometimes from a little before, so that stored reports come again.
-    const std::uint64_t back = random() % 4 == 0 ? std::min<std::uint64_t>(next - 1, random() % 100) : 0;
-    const std::uint64_t first = next - back;
+    const std::uint64_t back =
+        random() % 4 == 0 ? std::min<std::uint64_t>(next - 1, random() % 100) : 0;
     const std::uint64_t last = std::min(total, next + random() % 64);
-    if (!client.send(make_batch(first, last))) break;
+    if (!client.send(make_batch(next - back, last))) return;
     next = last + 1;
   }
-  client.finish();
-  ledger.insert(client.acknowledged.begin(), client.acknowledged.end());
+}
+
+// One life of the daemon: killed at a random moment after a random number of acknowledgements.
+void live_and_be_killed(const std::string& folder, std::uint64_t total, std::mt19937_64& random,
+                        Ledger& ledger) {
+  DaemonProcess daemon({folder});
+  IngestClient client(daemon.grpc_address());
+  ASSERT_NO_FATAL_FAILURE(greet(client, ledger));
+  const std::uint64_t left = total - ledger.held.size();
+  const std::uint64_t enough = random() % (left + 1);
+  const std::chrono::microseconds then(random() % 1000);
+  std::thread sender(
+      [&, seed = random(), before = ledger] { send_the_rest(client, total, seed, before); });
+  client.receive_until(enough);
+  std::this_thread::sleep_for(then);
+  daemon.kill();
+  sender.join();
+  client.finish();  // what had arrived before the kill
+  ledger.held.insert(client.acknowledged.begin(), client.acknowledged.end());
 }
 
 TEST(KillDaemon, LosesNoAcknowledgedReportAndCountsNoneTwice) {
@@ -59,21 +84,22 @@ TEST(KillDaemon, LosesNoAcknowledgedReportAndCountsNoneTwice) {
   const std::uint64_t kills = setting("GRADWARDEN_KILL_ROUNDS", 10);
   std::mt19937_64 random(seed());
   const TemporaryFolder folder;
-  std::set<std::uint64_t> ledger;
+  Ledger ledger;
+  std::uint64_t in_ingest = 0;
   for (std::uint64_t round = 0; round < kills; ++round) {
-    DaemonProcess daemon({folder.path()});
-    // Each round offers a further part, so that every kill falls into ingest.
+    // Each life is offered a further part, so that every kill can fall into ingest.
     const std::uint64_t goal = total * (round + 1) / kills;
-    std::thread killer([&daemon, delay = random() % 60000] {
-      std::this_thread::sleep_for(std::chrono::microseconds(delay));
-      daemon.kill();
-    });
-    send_the_rest(daemon, goal, random, ledger);
-    killer.join();
+    ASSERT_NO_FATAL_FAILURE(live_and_be_killed(folder.path(), goal, random, ledger));
+    in_ingest += ledger.held.size() < goal ? 1 : 0;
   }
+  std::cout << in_ingest << " of " << kills << " kills fell into ingest\n";
   DaemonProcess daemon({folder.path()});
-  send_the_rest(daemon, total, random, ledger);
-  ASSERT_EQ(ledger.size(), total);
+  IngestClient client(daemon.grpc_address());
+  ASSERT_NO_FATAL_FAILURE(greet(client, ledger));
+  send_the_rest(client, total, random(), ledger);
+  ASSERT_TRUE(client.finish().ok());
+  ledger.held.insert(client.acknowledged.begin(), client.acknowledged.end());
+  ASSERT_EQ(ledger.held.size(), total);
 
   std::vector<v1::HistoryChunk> chunks;
   v1::StreamHistoryRequest request;

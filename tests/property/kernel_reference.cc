@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "kernels/cpu/simd_targets.h"
-//
+// After the choice of targets, so that the list is that of the kernels.
 #include "hwy/highway.h"
 
 namespace gradwarden::kernels::reference {

@@ -298,11 +298,20 @@ TEST(Reporter, KeepsALocalHistoryWithoutADaemon) {
   std::filesystem::remove(path);
 }
 
+TEST(Reporter, DoesNothingWithNeitherADaemonNorAHistoryFile) {
+  SingleRank ranks;
+  Reporter reporter(options_for(""), ranks);
+  reporter.begin(shape_of());
+  reporter.submit(record_of(1));
+  EXPECT_TRUE(reporter.close());
+  EXPECT_EQ(reporter.statistics().submitted, 0U);
+}
+
 TEST(ReporterOptions, AreCheckedWhenTheReporterIsMade) {
   SingleRank ranks;
   ReporterOptions options;
+  EXPECT_THROW(Reporter(options, ranks), Error) << "a run needs a name";
   options.run = "x";
-  EXPECT_THROW(Reporter(options, ranks), Error) << "neither daemon nor history";
   options.daemon = "127.0.0.1:1";
   options.batch_reports = 0;
   EXPECT_THROW(Reporter(options, ranks), Error);

@@ -42,13 +42,13 @@ v1::Hello good_hello() {
 std::string problem_of(const std::function<void(v1::Report&)>& change) {
   v1::Report report = good_report();
   change(report);
-  return check_report(report, kShape).value_or("");
+  return check_report(report, kShape).value_or(std::string());
 }
 
 std::string problem_of_hello(const std::function<void(v1::Hello&)>& change) {
   v1::Hello hello = good_hello();
   change(hello);
-  return check_hello(hello).value_or("");
+  return check_hello(hello).value_or(std::string());
 }
 
 TEST(Validate, AcceptsAGoodReportAndHello) {
@@ -170,7 +170,8 @@ TEST(Validate, RunAndAttemptNamesArePrintableAndWithoutSlash) {
   EXPECT_EQ(check_run_name("größe-模型 7b:β"), std::nullopt);
   EXPECT_EQ(*check_run_name("a/b"), "run: \"a/b\", allowed is a name without '/'");
   EXPECT_THAT(*check_run_name(""), HasSubstr("1 to 128 bytes"));
-  for (const char* bad : {"a\nb", "\x7f", "\xc2\x85", "\xc0\xaf", "\xed\xa0\x80", "\xff", "\xe2\x82"}) {
+  for (const char* bad :
+       {"a\nb", "\x7f", "\xc2\x85", "\xc0\xaf", "\xed\xa0\x80", "\xff", "\xe2\x82"}) {
     EXPECT_TRUE(check_run_name(bad).has_value()) << bad;
   }
   EXPECT_TRUE(check_run_name("..").has_value());
@@ -184,12 +185,12 @@ TEST(Validate, AHelloIsWithinItsWorld) {
               HasSubstr("rank: 4, allowed is below world_size 4"));
   EXPECT_THAT(problem_of_hello([](auto& h) { h.set_world_size(0); }), HasSubstr("world_size: 0"));
   EXPECT_THAT(problem_of_hello([](auto& h) { h.set_world_size(65537); }), HasSubstr("65537"));
-  EXPECT_THAT(problem_of_hello([](auto& h) { h.add_groups(""); }), HasSubstr("groups"));
+  EXPECT_THAT(problem_of_hello([](auto& h) { h.add_groups(std::string()); }), HasSubstr("groups"));
   EXPECT_EQ(problem_of_hello([](auto& h) { h.add_groups("layers/0/attn"); }), "");
   EXPECT_THAT(problem_of_hello([](auto& h) { h.mutable_guard()->set_max_norm(kNan); }),
               HasSubstr("guard.max_norm"));
   EXPECT_THAT(problem_of_hello([](auto& h) {
-                for (int i = 0; i < 4097; ++i) h.add_groups("g");
+                for (int i = 0; i < 4097; ++i) h.add_groups(std::string(1, 'g'));
               }),
               HasSubstr("4097 entries, allowed is at most 4096"));
 }

@@ -8,7 +8,6 @@
 #include <cstdio>
 #include <exception>
 #include <fstream>
-#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -113,20 +112,18 @@ Tally train(const Options& o, const Text& text, Model& model, std::vector<float>
                                         .skip_above_rolling_mean = o.skip_above_rolling_mean,
                                         .max_consecutive_skips = o.max_consecutive_skips,
                                         .shadow = o.observe_only};
-  // README:guard:begin
+  gradwarden::ReporterOptions reporting;
+  reporting.daemon = o.daemon;
+  reporting.run = o.run;
+  reporting.history_path = o.history;
+  reporting.close_timeout = std::chrono::seconds(5);
+
+  // README:begin
   gradwarden::MpiRanks ranks(MPI_COMM_WORLD);
-  std::unique_ptr<gradwarden::Reporter> reporter;
-  if (!o.daemon.empty() || !o.history.empty()) {
-    reporter = std::make_unique<gradwarden::Reporter>(
-        gradwarden::ReporterOptions{.daemon = o.daemon,
-                                    .run = o.run,
-                                    .history_path = o.history,
-                                    .close_timeout = std::chrono::seconds(5)},
-        ranks);
-  }
-  gradwarden::Guard guard(policy, ranks, reporter.get());
+  gradwarden::Reporter reporter(reporting, ranks);
+  gradwarden::Guard guard(policy, ranks, &reporter);
   guard.bind(shards, local);
-  // README:guard:end
+  // README:end
 
   Tally tally;
   const auto start = std::chrono::steady_clock::now();
@@ -137,19 +134,21 @@ Tally train(const Options& o, const Text& text, Model& model, std::vector<float>
     model.backward(batch, parameters, gradients);
     if (o.nan_at == step && rank == o.nan_rank) gradients[gradients.size() / 2] = std::nanf("");
 
-    guard.observe_local();
+    guard.observe_local();  // README
     for (float& gradient : gradients) gradient /= static_cast<float>(world_size);
     MPI_Reduce_scatter_block(gradients.data(), shard.data(), static_cast<int>(sharding.shard),
                              MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
     const double rate = learning_rate_at(step, o);
     const std::string id = "chunk-" + std::to_string(batch.chunk);
     const std::string_view ids[] = {id};
+    // README:begin
     const gradwarden::StepOutcome outcome =
         guard.step({.step = step, .loss = loss, .learning_rate = rate, .batch_ids = ids});
+    if (outcome.should_update()) adam.step(mine, shard, rate);
+    // README:end
     if (outcome.reason == gradwarden::Reason::kCollectiveFailed) {
       throw std::runtime_error("the ranks lost each other: " + ranks.last_error());
     }
-    if (outcome.should_update()) adam.step(mine, shard, rate);
     MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, parameters.data(),
                   static_cast<int>(sharding.shard), MPI_FLOAT, MPI_COMM_WORLD);
 
@@ -161,10 +160,8 @@ Tally train(const Options& o, const Text& text, Model& model, std::vector<float>
     if (rank == 0) show(step, o, loss, rate, outcome, tally.streak);
   }
   tally.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  if (reporter != nullptr) {
-    reporter->close();
-    reported = reporter->statistics();
-  }
+  reporter.close();
+  if (!o.daemon.empty() || !o.history.empty()) reported = reporter.statistics();
   return tally;
 }
 
@@ -186,8 +183,25 @@ nlohmann::json summary(const Options& o, const Tally& tally, double held_out_los
   return out;
 }
 
+// Each stream must have characters of its own for at least one sequence.
+void check_enough(const Text& text, const Options& o, int world_size) {
+  const auto needed = static_cast<std::uint64_t>(world_size) * static_cast<std::uint64_t>(o.batch) *
+                      static_cast<std::uint64_t>(o.length);
+  if (needed <= text.size() / 20 * 19) return;
+  throw std::runtime_error("the texts have " + std::to_string(text.size()) +
+                           " characters; --batch x --length x ranks is " + std::to_string(needed) +
+                           ", allowed: at most 19/20 of the texts");
+}
+
+void write_summary(const std::string& path, const nlohmann::json& summary) {
+  std::ofstream file(path);
+  file << summary.dump(2) << '\n';
+  if (!file.flush()) throw std::runtime_error(path + ": the summary cannot be written");
+}
+
 int run(const Options& o, int rank, int world_size) {
   const Text text(o.texts.empty() ? default_texts() : o.texts);
+  check_enough(text, o, world_size);
   Model model(text.vocabulary(), o.embedding, o.hidden, o.batch, o.length);
   const Sharding sharding(model.parameter_count(), rank, world_size);
   std::vector<float> parameters(sharding.padded);
@@ -208,7 +222,7 @@ int run(const Options& o, int rank, int world_size) {
               static_cast<unsigned long long>(tally.clipped),
               static_cast<unsigned long long>(tally.skipped),
               o.observe_only ? " (only observed)" : "", tally.seconds);
-  if (!o.json.empty()) std::ofstream(o.json) << summary(o, tally, loss, reported).dump(2) << '\n';
+  if (!o.json.empty()) write_summary(o.json, summary(o, tally, loss, reported));
   return 0;
 }
 

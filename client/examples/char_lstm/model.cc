@@ -98,8 +98,8 @@ void Model::gates(int t, const float* wh, const float* bias) {
     const std::size_t state = product(t, batch_, hidden_) + product(b, hidden_);
     const std::size_t next = state + product(batch_, hidden_);
     for (int j = 0; j < hidden_; ++j) {
-      float* const gate[] = {row + j, row + hidden_ + j, row + 2 * hidden_ + j,
-                             row + 3 * hidden_ + j};
+      float* const gate[] = {row + j, row + product(1, hidden_) + j, row + product(2, hidden_) + j,
+                             row + product(3, hidden_) + j};
       for (int g = 0; g < 4; ++g) *gate[g] += bias[g * hidden_ + j];
       for (int g = 0; g < 3; ++g) *gate[g] = sigmoid(*gate[g]);
       *gate[3] = std::tanh(*gate[3]);

@@ -1,6 +1,7 @@
 #include "client/examples/char_lstm/options.h"
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 
 namespace char_lstm {
 namespace {
@@ -14,10 +15,33 @@ constexpr const char* kExamples = R"(Examples:
 
 Exit codes: 0 trained, 2 bad option or unreadable text, 3 training stopped because the ranks lost each other)";
 
+constexpr std::uint64_t kMostSteps = 100000000;
+
+// CLI11's ranges let NaN pass.
+std::string check_finite(const std::string& text) {
+  double value = 0;
+  const bool good = CLI::detail::lexical_cast(text, value) && std::isfinite(value);
+  return good ? "" : "is \"" + text + "\"; allowed: a finite number";
+}
+
+std::string check_address(const std::string& text) {
+  const std::size_t colon = text.rfind(':');
+  const std::string port = colon == std::string::npos ? "" : text.substr(colon + 1);
+  const bool digits = !port.empty() && port.size() <= 5 &&
+                      port.find_first_not_of("0123456789") == std::string::npos;
+  const int number = digits ? std::stoi(port) : 0;
+  const bool good = colon != 0 && number >= 1 && number <= 65535;
+  return good ? "" : "is \"" + text + "\"; allowed: host:port";
+}
+
+const CLI::Validator kFinite(check_finite, "");
+const CLI::Validator kAddress(check_address, "");
+
 void add_options(CLI::App& app, Options& o) {
   app.add_option("texts", o.texts, "Text files to learn; default: /usr/share/common-licenses")
       ->check(CLI::ExistingFile);
-  app.add_option("--steps", o.steps, "Optimizer steps")->check(CLI::Range(1, 100000000));
+  app.add_option("--steps", o.steps, "Optimizer steps")
+      ->check(CLI::Range(std::uint64_t{1}, kMostSteps));
   app.add_option("--hidden", o.hidden, "Units of the LSTM")->check(CLI::Range(1, 4096));
   app.add_option("--embedding", o.embedding, "Size of a character's vector")
       ->check(CLI::Range(1, 4096));
@@ -25,25 +49,34 @@ void add_options(CLI::App& app, Options& o) {
       ->check(CLI::Range(2, 10000));
   app.add_option("--batch", o.batch, "Sequences per rank")->check(CLI::Range(1, 4096));
   app.add_option("--learning-rate", o.learning_rate, "Adam's learning rate at its highest")
+      ->check(kFinite)
       ->check(CLI::Range(1e-9, 10.0));
-  app.add_option("--warmup-steps", o.warmup_steps, "Steps of linear warm-up");
-  app.add_option("--seed", o.seed, "Seed of weights and faults");
+  app.add_option("--warmup-steps", o.warmup_steps, "Steps of linear warm-up")
+      ->check(CLI::Range(std::uint64_t{0}, kMostSteps));
+  app.add_option("--seed", o.seed, "Seed of weights and faults")->check(CLI::Range(0, 1000000000));
   app.add_option("--max-norm", o.max_norm, "Clip the global grad norm; 0: off")
+      ->check(kFinite)
       ->check(CLI::NonNegativeNumber);
   app.add_option("--skip-above-rolling-mean", o.skip_above_rolling_mean,
-                 "Skip above this multiple of the rolling mean; 0: off");
+                 "Skip above this multiple of the rolling mean; 0: off")
+      ->check(kFinite)
+      ->check(CLI::NonNegativeNumber);
   app.add_option("--max-consecutive-skips", o.max_consecutive_skips,
                  "Then steps are taken again, clipped")
       ->check(CLI::Range(1, 1000000));
   app.add_flag("--observe-only", o.observe_only, "Decide and report, change nothing");
-  app.add_option("--daemon", o.daemon, "host:port of gradwardend");
+  app.add_option("--daemon", o.daemon, "host:port of gradwardend")->check(kAddress);
   app.add_option("--run", o.run, "Name of the run");
   app.add_option("--history", o.history, "Also keep a local history file");
-  app.add_option("--corrupt-batch-at", o.corrupt_batch_at, "Step whose batch is random characters");
-  app.add_option("--nan-at", o.nan_at, "Step in which one gradient element becomes NaN");
+  app.add_option("--corrupt-batch-at", o.corrupt_batch_at, "Step whose batch is random characters")
+      ->check(CLI::Range(std::uint64_t{0}, kMostSteps));
+  app.add_option("--nan-at", o.nan_at, "Step in which one gradient element becomes NaN")
+      ->check(CLI::Range(std::uint64_t{0}, kMostSteps));
   app.add_option("--nan-rank", o.nan_rank, "On this rank");
-  app.add_option("--lr-jump-at", o.lr_jump_at, "Step in which the learning rate jumps");
+  app.add_option("--lr-jump-at", o.lr_jump_at, "Step in which the learning rate jumps")
+      ->check(CLI::Range(std::uint64_t{0}, kMostSteps));
   app.add_option("--lr-jump-factor", o.lr_jump_factor, "By this factor")
+      ->check(kFinite)
       ->check(CLI::PositiveNumber);
   app.add_option("--lr-jump-steps", o.lr_jump_steps, "For so many steps")
       ->check(CLI::Range(1, 1000000));
@@ -53,9 +86,10 @@ void add_options(CLI::App& app, Options& o) {
 }
 
 std::string contradiction(const Options& o, int world_size) {
-  if (o.nan_rank < 0 || o.nan_rank >= world_size) {
+  if (o.nan_at && (o.nan_rank < 0 || o.nan_rank >= world_size)) {
     return "--nan-rank is " + std::to_string(o.nan_rank) + "; allowed: 0 to " +
-           std::to_string(world_size - 1) + ", there are " + std::to_string(world_size) + " ranks";
+           std::to_string(world_size - 1) + ", the number of ranks is " +
+           std::to_string(world_size);
   }
   const std::pair<const char*, std::optional<std::uint64_t>> faults[] = {
       {"--corrupt-batch-at", o.corrupt_batch_at},
@@ -86,6 +120,9 @@ ParseResult parse(int argc, char** argv, int world_size) {
     return result;
   } catch (const CLI::ParseError& error) {
     result.message = std::string(error.what()) + " (see --help)";
+    // CLI11 puts "--daemon: " before what a check of ours says: "is ...".
+    const std::size_t own = result.message.find(": is \"");
+    if (own != std::string::npos) result.message.erase(own, 1);
     result.exit_code = 2;
     return result;
   }

@@ -18,7 +18,7 @@ struct Options {
   int batch = 4;     // sequences per rank
   // Optimizer.
   std::uint64_t steps = 600;
-  double learning_rate = 1e-2;
+  double learning_rate = 5e-3;
   std::uint64_t warmup_steps = 20;
   std::uint64_t seed = 1;
   // Guard and reporter.

@@ -12,6 +12,7 @@ namespace {
 
 constexpr const char* kLicences = "/usr/share/common-licenses";
 constexpr std::size_t kSmallest = 20000;
+constexpr std::size_t kHeldOutSlices = 16;
 
 std::string read_all(const std::vector<std::string>& paths) {
   std::string all;
@@ -42,10 +43,12 @@ Text::Text(const std::vector<std::string>& paths) {
     }
     indices.push_back(i);
   }
-  const auto split = indices.end() - static_cast<std::ptrdiff_t>(indices.size() / 20);
-  held_out_.assign(split, indices.end());
-  indices.erase(split, indices.end());
-  train_ = std::move(indices);
+  // Slices from all over, so that the held-out part is text of the same kinds.
+  const std::size_t stretch = indices.size() / kHeldOutSlices;
+  for (std::size_t i = 0; i < indices.size(); ++i) {
+    const bool held_out = i % stretch >= stretch - stretch / 20;
+    (held_out ? held_out_ : train_).push_back(indices[i]);
+  }
 }
 
 Batch Text::cut(const std::vector<int>& text, std::uint64_t chunk, int first, int streams,

@@ -20,7 +20,7 @@ struct Batch {
 class Text {
  public:
   // Reads the files; throws std::runtime_error with one line if one is unreadable or all are too
-  // short. The last 5 % is held out for evaluation.
+  // short. 5 % of it, in slices from all over, is held out for evaluation.
   explicit Text(const std::vector<std::string>& paths);
 
   int vocabulary() const { return static_cast<int>(characters_.size()); }

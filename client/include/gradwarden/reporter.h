@@ -19,7 +19,7 @@
 namespace gradwarden {
 
 struct ReporterOptions {
-  std::string daemon = {};  // host:port of gradwardend; empty: only history_path is written
+  std::string daemon = {};  // host:port of gradwardend; empty: nothing is sent
   std::string run = {};  // stable name of the run, at most 128 bytes, no '/' or control characters
   std::string history_path = {};        // also keep a local history file here (rank 0); empty: none
   std::uint64_t ring_bytes = 8u << 20;  // records that may wait for the reporter's thread

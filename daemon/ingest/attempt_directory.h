@@ -1,0 +1,55 @@
+// The runs and attempts that a worker has in memory: found there, loaded from the store, or begun.
+//
+// An attempt without streams leaves memory after a while; the store then knows all of it. Owned by
+// one worker, no locks.
+#ifndef GRADWARDEN_DAEMON_INGEST_ATTEMPT_DIRECTORY_H_
+#define GRADWARDEN_DAEMON_INGEST_ATTEMPT_DIRECTORY_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "daemon/ingest/attempt.h"
+#include "daemon/ingest/context.h"
+#include "daemon/store/store.h"
+#include "gradwarden/v1/ingest.pb.h"
+
+namespace gradwarden::ingest {
+
+class AttemptDirectory {
+ public:
+  AttemptDirectory(IngestContext& context, std::unique_ptr<store::StoreReader> reader);
+
+  // The attempt of a valid Hello; `item` takes what is to be stored about a new one.
+  // INVALID_ARGUMENT if the Hello contradicts what is known of it.
+  absl::StatusOr<std::shared_ptr<Attempt>> find(const v1::Hello& hello, store::CommitItem& item);
+  // The rank's state, with the sequences that are stored.
+  absl::StatusOr<RankState*> find_rank(Attempt& attempt, std::uint32_t rank);
+  void forget_idle();
+
+ private:
+  struct Run {
+    std::int64_t id = 0;
+    std::uint32_t attempts = 0;  // begun so far
+  };
+
+  absl::StatusOr<Run*> find_run(const std::string& name, store::CommitItem& item);
+  absl::StatusOr<std::shared_ptr<Attempt>> begin(const v1::Hello& hello, Run& run,
+                                                 store::CommitItem& item);
+  absl::StatusOr<std::shared_ptr<Attempt>> load(const v1::Hello& hello,
+                                                const store::Attempt& stored);
+  void end_orphaned_events(Attempt& attempt);
+
+  IngestContext& context_;
+  const std::unique_ptr<store::StoreReader> reader_;
+  std::map<std::string, Run> runs_;
+  std::map<std::pair<std::string, std::string>, std::shared_ptr<Attempt>> attempts_;
+};
+
+}  // namespace gradwarden::ingest
+
+#endif  // GRADWARDEN_DAEMON_INGEST_ATTEMPT_DIRECTORY_H_

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Sets up what the tests need, builds, and runs every test: release, then under AddressSanitizer and
+# UndefinedBehaviorSanitizer, then under ThreadSanitizer; builds with clang too, and checks format and lint.
+#
+#   ./tests/run.sh              everything
+#   ./tests/run.sh --quick      release build and its tests only
+#   ./tests/run.sh --filter RE  only tests whose name matches, release build
+#
+# The last line counts the tests: "N passed, N failed, N skipped". Exit code 0 if none failed.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+quick=false
+filter=
+usage() { sed -n '2,9s/^# \{0,1\}//p' "$0"; }
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    -h | --help) usage; exit 0 ;;
+    --ci) shift ;;
+    --quick) quick=true; shift ;;
+    --filter) quick=true; filter=${2:?--filter needs a regular expression}; shift 2 ;;
+    *) echo "run.sh: unknown option $1; allowed: --quick, --filter RE, --help" >&2; exit 2 ;;
+  esac
+done
+
+passed=0 failed=0 skipped=0
+report() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
+finish() { echo "$passed passed, $failed failed, $skipped skipped"; }
+
+# check NAME COMMAND...: one test that is a command.
+check() {
+  local name=$1
+  shift
+  if "$@"; then echo "ok: $name"; passed=$((passed + 1)); else echo "FAILED: $name"; failed=$((failed + 1)); fi
+}
+
+configure_and_build() {  # configure_and_build PRESET [CMAKE_OPTIONS...]
+  local preset=$1
+  shift
+  mkdir -p build
+  cmake --preset "$preset" "$@" >"build/$preset-configure.log" 2>&1 || { tail -n 30 "build/$preset-configure.log"; return 1; }
+  # Progress in steps of 25, and everything that is not progress.
+  cmake --build --preset "$preset" 2>&1 | awk '/^\[/ { if (++n % 25 == 0) { print; fflush() } next } { print }'
+}
+
+run_ctest() {  # run_ctest PRESET [CTEST_OPTIONS...]
+  local preset=$1 junit="build/$1-tests.xml"
+  shift
+  rm -f "$junit"
+  ctest --preset "$preset" -j 2 --output-junit "$root/$junit" "$@" || true
+  [[ -s $junit ]] || { echo "FAILED: ctest of $preset ran nothing"; failed=$((failed + 1)); return; }
+  local counts total bad out
+  counts=$(grep -m 1 -A 6 '<testsuite' "$junit" | tr '\n' ' ')
+  total=$(sed -n 's/.* tests="\([0-9]*\)".*/\1/p' <<<"$counts")
+  bad=$(sed -n 's/.* failures="\([0-9]*\)".*/\1/p' <<<"$counts")
+  out=$(sed -n 's/.* skipped="\([0-9]*\)".*/\1/p' <<<"$counts")
+  [[ -n $total && $total -gt 0 ]] || { echo "FAILED: ctest of $preset ran nothing"; failed=$((failed + 1)); return; }
+  passed=$((passed + total - bad - out)) failed=$((failed + bad)) skipped=$((skipped + out))
+}
+
+format_is_clean() {
+  git ls-files '*.h' '*.cc' '*.cu' '*.cuh' | xargs clang-format-14 --dry-run --Werror
+}
+
+lint_is_clean() {  # the files that a compilation database names, ours only
+  local files
+  files=$(git ls-files 'proto/*.cc' 'kernels/*.cc' 'client/*.cc' 'daemon/*.cc')
+  # shellcheck disable=SC2086
+  xargs -n 1 -P 2 clang-tidy-14 --quiet -p build/clang <<<"$files" 2>/dev/null
+}
+
+report "setting up"
+deploy/install_dependencies.sh --tests
+PATH=$(deploy/fetch_prometheus.sh build/tools/prometheus):$PATH
+export PATH
+export GRADWARDEN_PROMTOOL=$(command -v promtool)
+export CTEST_OUTPUT_ON_FAILURE=1
+export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
+export TSAN_OPTIONS="suppressions=$root/tests/tsan.supp history_size=7"
+
+report "release: build and tests"
+configure_and_build release
+run_ctest release ${filter:+-R "$filter"}
+if $quick; then
+  finish
+  exit $((failed > 0))
+fi
+
+report "clang: build, format, lint"
+check "clang-format changes nothing" format_is_clean
+check "clang 14 builds everything without a warning" configure_and_build clang
+check "clang-tidy finds nothing" lint_is_clean
+
+report "AddressSanitizer and UndefinedBehaviorSanitizer: build and tests"
+configure_and_build asan
+run_ctest asan
+
+report "ThreadSanitizer: build and tests"
+configure_and_build tsan
+run_ctest tsan -LE no-tsan
+
+report "done"
+finish
+exit $((failed > 0))
