@@ -76,6 +76,8 @@ PATH=$(deploy/fetch_prometheus.sh build/tools/prometheus):$PATH
 export PATH
 export GRADWARDEN_PROMTOOL=$(command -v promtool)
 export CTEST_OUTPUT_ON_FAILURE=1
+# Where ccache is used, a second clone finds what the first compiled.
+export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=true
 export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
 export TSAN_OPTIONS="suppressions=$root/tests/tsan.supp history_size=7"
 
