@@ -21,6 +21,7 @@ packages=(
   prometheus-cpp-dev libmicrohttpd-dev                                     # metrics and HTTP
   libspdlog-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev            # logs, flags, configuration, JSON
   libopenmpi-dev openmpi-bin libopenblas-serial-dev                        # the example trainer
+  libboost-context-dev                                                     # the emulated GPU of the tests
   curl jq                                                                  # the quick start itself
 )
 # The project's CMake asks for these when tests and benchmarks are on, which is the default.

@@ -12,7 +12,8 @@ namespace {
 // Enough parts per thread to even out a busy core. Few, because each part looks for its first
 // tensor from the front of the list, which saves a table.
 constexpr std::uint64_t kPartsPerThread = 16;
-constexpr std::uint64_t kMinPart = std::uint64_t{16} << 10;  // elements; below it waking a thread costs more
+constexpr std::uint64_t kMinPart = std::uint64_t{16}
+                                   << 10;  // elements; below it waking a thread costs more
 
 struct ScaleContext {
   std::span<const Tensor> tensors;

@@ -1,0 +1,187 @@
+// From chunks to tensors, and from tensors to groups and this rank's summary, in one launch.
+//
+// Each tensor is folded by one block; the block that finishes last folds the tensors into groups. A
+// second launch would do the same, but launches per step are few by contract, and an empty one
+// costs as much as this. Which block is last differs from run to run; what it computes does not, so
+// results are the same bits every time.
+#ifndef GRADWARDEN_KERNELS_CUDA_FOLD_CUH_
+#define GRADWARDEN_KERNELS_CUDA_FOLD_CUH_
+
+#include "kernels/cuda/arguments.h"
+#include "kernels/cuda/block_fold.cuh"
+#include "kernels/cuda/device.cuh"
+#include "kernels/cuda/plan.h"
+#include "kernels/cuda/summary.h"
+#include "kernels/numerics/statistics.h"
+
+namespace gradwarden::kernels::cuda {
+
+using TensorPartial = Partial<std::uint64_t>;
+
+// A group with more tensors than this is folded by the whole block, a smaller one by a warp, so
+// that neither one group of ten thousand tensors nor thousands of small groups take long.
+inline constexpr std::uint32_t kWarpGroup = 512;
+
+__device__ inline TensorPartial gather_chunks(const TensorEntry& tensor,
+                                              const ChunkStatistics* chunks) {
+  TensorPartial s = TensorPartial::nothing();
+  const std::uint64_t size = chunk_elements(tensor.dtype);
+  for (std::uint64_t c = threadIdx.x; c < tensor.chunk_count; c += kBlockThreads) {
+    const ChunkStatistics& chunk = chunks[tensor.first_chunk + c];
+    const bool finite = chunk.first_non_finite == ChunkStatistics::kNoElement;
+    s.add({chunk.power_sum, chunk.max_abs, chunk.nan_count, chunk.inf_count, chunk.zero_count,
+           finite ? kNoIndex : c * size + chunk.first_non_finite});
+  }
+  return s;
+}
+
+__device__ inline void fold_tensors(const FoldArguments& a) {
+  for (std::uint32_t t = blockIdx.x; t < a.plan.tensor_count; t += gridDim.x) {
+    TensorPartial s = gather_chunks(a.plan.tensors[t], a.chunks);
+    fold_block(s);
+    if (threadIdx.x == 0) {
+      Statistics& out = a.tensors[t];
+      out.power_sum = s.power_sum;
+      out.max_abs = s.max_abs;
+      out.nan_count = s.nan_count;
+      out.inf_count = s.inf_count;
+      out.zero_count = s.zero_count;
+      out.first_non_finite = s.first_non_finite;
+    }
+  }
+}
+
+// True in all threads of the block that comes here last, which then sees what the others wrote.
+// The fences: in each block thread 0 alone wrote results, so its own fence, before its atomic,
+// makes them visible to whoever sees the count. The last block's thread 0 fences again after its
+// atomic, so that no later read is older than the count; the barrier hands that on to the block's
+// other threads, and the results are read by ordinary loads, never by the read-only path.
+__device__ inline bool last_block_here(GlobalCounter* blocks_done) {
+  GRADWARDEN_SHARED(unsigned, is_last, 1);
+  if (threadIdx.x == 0) {
+    __threadfence();
+    is_last[0] = atomicAdd(blocks_done, 1U) + 1 == gridDim.x ? 1U : 0U;
+    __threadfence();
+  }
+  __syncthreads();
+  return is_last[0] != 0;
+}
+
+struct GroupPartial {
+  double power_sum;
+  double max_abs;
+  double nan_count;
+  double inf_count;
+  double zero_count;
+
+  __device__ static GroupPartial nothing() { return {0, 0, 0, 0, 0}; }
+
+  __device__ void add(const GroupPartial& o) {
+    power_sum += o.power_sum;
+    max_abs = o.max_abs > max_abs ? o.max_abs : max_abs;
+    nan_count += o.nan_count;
+    inf_count += o.inf_count;
+    zero_count += o.zero_count;
+  }
+
+  __device__ GroupPartial from_above(unsigned width) const {
+    return {__shfl_down_sync(kFullMask, power_sum, width),
+            __shfl_down_sync(kFullMask, max_abs, width),
+            __shfl_down_sync(kFullMask, nan_count, width),
+            __shfl_down_sync(kFullMask, inf_count, width),
+            __shfl_down_sync(kFullMask, zero_count, width)};
+  }
+};
+
+// Every stride-th tensor of the group, from `first` on.
+__device__ inline GroupPartial gather_group(const FoldArguments& a, std::uint32_t group,
+                                            std::uint32_t first, std::uint32_t stride) {
+  GroupPartial sum = GroupPartial::nothing();
+  const std::uint32_t end = a.plan.group_first[group + 1];
+  for (std::uint32_t i = a.plan.group_first[group] + first; i < end; i += stride) {
+    const std::uint32_t t = a.plan.group_tensors[i];
+    const Statistics& s = a.tensors[t];
+    const double weight = a.plan.tensors[t].weight;
+    sum.add({s.power_sum * weight, s.max_abs, static_cast<double>(s.nan_count) * weight,
+             static_cast<double>(s.inf_count) * weight,
+             static_cast<double>(s.zero_count) * weight});
+  }
+  return sum;
+}
+
+__device__ inline void store_group(const GroupPartial& sum, GroupSummary& out) {
+  out.power_sum = sum.power_sum;
+  out.max_abs = sum.max_abs;
+  out.nan_count = sum.nan_count;
+  out.inf_count = sum.inf_count;
+  out.zero_count = sum.zero_count;
+}
+
+__device__ inline bool is_large_group(const Plan& plan, std::uint32_t group) {
+  return plan.group_first[group + 1] - plan.group_first[group] > kWarpGroup;
+}
+
+__device__ inline void fold_groups(const FoldArguments& a) {
+  GroupSummary* out = groups_of(a.summary);
+  if (a.plan.largest_group > kWarpGroup) {
+    for (std::uint32_t group = 0; group < a.plan.group_count; ++group) {
+      if (!is_large_group(a.plan, group)) continue;  // the whole block alike
+      GroupPartial sum = gather_group(a, group, threadIdx.x, kBlockThreads);
+      fold_block(sum);
+      if (threadIdx.x == 0) store_group(sum, out[group]);
+    }
+  }
+  constexpr unsigned kWarps = kBlockThreads / kWarpSize;
+  for (std::uint32_t group = threadIdx.x / kWarpSize; group < a.plan.group_count; group += kWarps) {
+    if (is_large_group(a.plan, group)) continue;  // the whole warp alike
+    GroupPartial sum = gather_group(a, group, threadIdx.x % kWarpSize, kWarpSize);
+    fold_warp(sum);
+    if (threadIdx.x % kWarpSize == 0) store_group(sum, out[group]);
+  }
+}
+
+// This rank's own totals. first_non_finite stands for a tensor here: the first that has one.
+__device__ inline void fold_header(const FoldArguments& a) {
+  TensorPartial all = TensorPartial::nothing();
+  for (std::uint32_t t = threadIdx.x; t < a.plan.tensor_count; t += kBlockThreads) {
+    const Statistics& s = a.tensors[t];
+    all.add({s.power_sum, s.max_abs, s.nan_count, s.inf_count, s.zero_count,
+             s.non_finite() ? t : TensorPartial::kNone});
+  }
+  fold_block(all);
+  if (threadIdx.x != 0) return;
+  const bool shards = a.kind == GradientKind::kShards;
+  RankHeader& header = *a.summary;
+  if (all.first_non_finite != TensorPartial::kNone) {
+    const TensorEntry& tensor = a.plan.tensors[all.first_non_finite];
+    const Statistics& s = a.tensors[all.first_non_finite];
+    NonFiniteSummary& first = shards ? header.shard_first : header.local_first;
+    first.tensor = tensor.id;
+    first.index = tensor.offset + s.first_non_finite;
+    first.nan_count = s.nan_count;
+    first.inf_count = s.inf_count;
+  }
+  const std::uint64_t non_finite = all.nan_count + all.inf_count;
+  if (shards) {
+    header.loss_scale = a.loss_scale != nullptr ? static_cast<double>(*a.loss_scale) : 0;
+    header.shard_power_sum = all.power_sum;
+    header.shard_non_finite = non_finite;
+  } else {
+    header.local_power_sum = all.power_sum;
+    header.local_non_finite = non_finite;
+    header.observed = 1;  // until the decision of this step has read it
+  }
+}
+
+// Grid: any size; blocks beyond tensor_count only count themselves. kBlockThreads threads.
+__global__ void __launch_bounds__(kBlockThreads, 4) fold_kernel(const FoldArguments a) {
+  fold_tensors(a);
+  if (!last_block_here(a.blocks_done)) return;  // the whole block alike
+  if (a.kind == GradientKind::kShards) fold_groups(a);
+  fold_header(a);
+  if (threadIdx.x == 0) atomicExch(a.blocks_done, 0U);  // for the next step's launch
+}
+
+}  // namespace gradwarden::kernels::cuda
+
+#endif  // GRADWARDEN_KERNELS_CUDA_FOLD_CUH_
