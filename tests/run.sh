@@ -96,7 +96,7 @@ report "format"
 check "clang-format changes nothing" format_is_clean
 
 if $ci; then
-  parts=(numerics_test kernel_test client_guard_test client_reporter_test validate_test cli_test daemon_detect_test
+  parts=(numerics_test kernel_test client_guard_test client_reporter_test validate_test daemon_detect_test
     daemon_store_test daemon_ingest_parts_test daemon_metrics_test daemon_config_test)
   chosen=(-LE 'e2e|fault|no-tsan|emulator|cuda' -E 'NOT_BUILT|^Project')
 else
