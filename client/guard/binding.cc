@@ -135,8 +135,9 @@ std::vector<Coverage> coverage_of(const UnionTensor& tensor) {
 }
 
 // Cuts a shard where the number of replicas changes.
-void append_segments(const TensorShard& shard, std::uint32_t tensor, std::uint32_t group,
-                     const std::vector<Coverage>& coverage, std::vector<Segment>& out) {
+void append_segments(const TensorShard& shard, std::uint32_t position, std::uint32_t tensor,
+                     std::uint32_t group, const std::vector<Coverage>& coverage,
+                     std::vector<Segment>& out) {
   const std::uint64_t end = shard.offset + shard.count;
   auto next = std::upper_bound(
       coverage.begin(), coverage.end(), shard.offset,
@@ -147,8 +148,9 @@ void append_segments(const TensorShard& shard, std::uint32_t tensor, std::uint32
     std::uint64_t stop = end;
     while (next != coverage.end() && next->replicas == replicas) ++next;
     if (next != coverage.end() && next->begin < end) stop = next->begin;
-    auto* data = static_cast<char*>(shard.data) + (begin - shard.offset) * dtype_bytes(shard.dtype);
-    out.push_back({tensor, group, data, stop - begin, begin, shard.dtype, replicas});
+    const std::uint64_t skipped = (begin - shard.offset) * dtype_bytes(shard.dtype);
+    out.push_back({tensor, group, static_cast<char*>(shard.data) + skipped, stop - begin, begin,
+                   shard.dtype, replicas, position, skipped});
     begin = stop;
     if (next != coverage.end()) ++next;
   }
@@ -177,10 +179,11 @@ Indices name_tables(const std::vector<UnionTensor>& tensors, Binding& binding) {
 std::vector<Segment> local_segments(std::span<const TensorShard> local, const Indices& indices,
                                     const Binding& binding) {
   std::vector<Segment> segments;
-  for (const TensorShard& shard : local) {
+  for (std::uint32_t i = 0; i < local.size(); ++i) {
+    const TensorShard& shard = local[i];
     const std::uint32_t tensor = indices.tensor.at(shard.name);
     segments.push_back({tensor, binding.group_of_tensor[tensor], shard.data, shard.count,
-                        shard.offset, shard.dtype, 1});
+                        shard.offset, shard.dtype, 1, i, 0});
   }
   return segments;
 }
@@ -202,17 +205,17 @@ std::string check_local(std::span<const TensorShard> local, const std::vector<Un
   return {};
 }
 
-// A second, small exchange: what only one rank can see must still end alike on all.
+}  // namespace
+
 void agree(const std::string& problem, Collective& ranks) {
   check_declarations(exchange({problem, {}, {}}, ranks));
 }
 
-}  // namespace
-
 Binding make_binding(std::span<const TensorShard> shards, std::span<const TensorShard> local,
-                     const std::string& settings, Collective& ranks) {
+                     const std::string& settings, Collective& ranks, const std::string& problem) {
   Declaration mine;
-  mine.error = check_shards(shards, "shards");
+  mine.error = problem;
+  if (mine.error.empty()) mine.error = check_shards(shards, "shards");
   if (mine.error.empty()) mine.error = check_shards(local, "local");
   mine.settings = settings;
   mine.shards.assign(shards.begin(), shards.end());
@@ -228,12 +231,14 @@ Binding make_binding(std::span<const TensorShard> shards, std::span<const Tensor
     coverage.push_back(coverage_of(tensor));
   }
   agree(check_local(local, tensors, indices), ranks);
-  for (const TensorShard& shard : shards) {
+  for (std::uint32_t i = 0; i < shards.size(); ++i) {
+    const TensorShard& shard = shards[i];
     if (shard.count == 0) continue;
     const std::uint32_t tensor = indices.tensor.at(shard.name);
-    append_segments(shard, tensor, binding.group_of_tensor[tensor], coverage[tensor],
+    append_segments(shard, i, tensor, binding.group_of_tensor[tensor], coverage[tensor],
                     binding.shards);
   }
+  binding.shard_count = shards.size();
   binding.local = local_segments(local, indices, binding);
   return binding;
 }

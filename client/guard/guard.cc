@@ -8,6 +8,7 @@
 
 #include "client/guard/binding.h"
 #include "client/guard/options.h"
+#include "client/guard/run_shape.h"
 #include "client/guard/summary.h"
 #include "gradwarden/error.h"
 #include "kernels/cpu/scale.h"
@@ -49,7 +50,6 @@ struct Guard::Impl {
         threads(thread_count(o.threads)) {}
 
   void bind(std::span<const TensorShard> shard_list, std::span<const TensorShard> local_list);
-  RunShape shape() const;
   bool exchange(const StepInput& input) noexcept;
   bool non_finite() const noexcept { return global.nan_count + global.inf_count != 0; }
   kernels::StepVerdict decide(bool agreed) noexcept;
@@ -70,6 +70,7 @@ struct Guard::Impl {
   Binding binding;
   bool bound = false;
   bool observed = false;
+  std::uint64_t sequence = 0;  // steps since bind
   std::vector<kernels::Tensor> scaled;
   std::vector<unsigned char> mine;
   std::vector<unsigned char> gathered;
@@ -100,37 +101,22 @@ void Guard::Impl::bind(std::span<const TensorShard> shard_list,
   }
   const auto world = static_cast<std::size_t>(ranks.size());
   groups.assign(binding.groups.size(), {});
-  mine.assign(guard::summary_bytes(groups.size()), 0);
+  mine.assign(kernels::summary_bytes(groups.size()), 0);
   gathered.assign(mine.size() * world, 0);
   global.resize(groups.size(), world);
   own.reserve(guard::kMaxNonFinite);
   observed = false;
-  if (sink != nullptr) sink->begin(shape());
+  sequence = 0;
+  if (sink != nullptr) sink->begin(guard::run_shape(binding, options, ranks));
   bound = true;
 }
 
-RunShape Guard::Impl::shape() const {
-  RunShape shape;
-  shape.groups = binding.groups;
-  shape.tensors = binding.tensors;
-  shape.group_of_tensor = binding.group_of_tensor;
-  shape.rank = static_cast<std::uint32_t>(ranks.rank());
-  shape.world_size = static_cast<std::uint32_t>(ranks.size());
-  shape.max_norm = options.max_norm;
-  shape.skip_above_rolling_mean = options.skip_above_rolling_mean;
-  shape.window = options.window;
-  shape.warmup = options.warmup;
-  shape.max_consecutive_skips = options.max_consecutive_skips;
-  shape.skip_non_finite = options.skip_non_finite;
-  shape.shadow = options.shadow;
-  return shape;
-}
-
-// One pass over the shards, one all-gather. False if the ranks could not exchange; `global` is then
-// this rank's alone.
+// One pass over the shards, one all-gather. False if the ranks could not exchange or are at
+// different steps; `global` is then this rank's alone.
 bool Guard::Impl::exchange(const StepInput& input) noexcept {
   shards.run();
   RankHeader header;
+  header.sequence = ++sequence;
   header.loss_scale = input.loss_scale.value_or(0);
   guard::summarize_shards(shards.segments, shards.statistics, header, groups);
   if (observed) guard::summarize_local(local.segments, local.statistics, header);
@@ -138,15 +124,14 @@ bool Guard::Impl::exchange(const StepInput& input) noexcept {
   std::memcpy(mine.data() + sizeof header, groups.data(), groups.size() * sizeof(GroupSummary));
   const bool agreed = ranks.all_gather(mine.data(), gathered.data(), mine.size());
   const auto world = static_cast<std::size_t>(ranks.size());
-  if (agreed) {
-    guard::fold_ranks(gathered.data(), world, global);
-  } else {
+  const bool same_step = agreed && guard::at_same_step({gathered.data(), mine.size(), world});
+  if (!same_step) {
     std::memset(gathered.data(), 0, gathered.size());
     std::memcpy(gathered.data() + static_cast<std::size_t>(ranks.rank()) * mine.size(), mine.data(),
                 mine.size());
-    guard::fold_ranks(gathered.data(), world, global);
   }
-  return agreed;
+  guard::fold_ranks(gathered.data(), world, global);
+  return same_step;
 }
 
 kernels::StepVerdict Guard::Impl::decide(bool agreed) noexcept {

@@ -38,4 +38,8 @@ std::string_view to_string(Reason reason) {
   return "unknown";
 }
 
+// A sink without a thread of its own.
+bool StepSink::attach(StepSource&) { return false; }
+void StepSink::detach(StepSource&) {}
+
 }  // namespace gradwarden

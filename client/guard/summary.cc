@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 namespace gradwarden::guard {
 namespace {
@@ -10,9 +9,6 @@ namespace {
 NonFiniteSummary first_of(const Segment& segment, const kernels::Statistics& s) {
   return {segment.tensor, segment.offset + s.first_non_finite, s.nan_count, s.inf_count};
 }
-
-// Counts of replicas that disagree come out fractional; a non-finite element is never rounded away.
-std::uint64_t count_up(double weighted) { return static_cast<std::uint64_t>(std::ceil(weighted)); }
 
 NonFiniteTensor finding(const NonFiniteSummary& s, std::size_t rank, bool local) {
   return {static_cast<std::uint32_t>(s.tensor),
@@ -27,70 +23,45 @@ void append_bounded(std::vector<NonFiniteTensor>& out, const NonFiniteTensor& fi
   if (out.size() < kMaxNonFinite) out.push_back(finding);
 }
 
-RankHeader header_of(const unsigned char* summary) {
-  RankHeader header;
-  std::memcpy(&header, summary, sizeof header);
-  return header;
-}
-
-void fold_header(const RankHeader& header, std::size_t rank, double unscale,
-                 GlobalStatistics& global) {
-  global.shard_norms[rank] = std::sqrt(header.shard_power_sum) * unscale;
-  global.local_norms[rank] = std::sqrt(header.local_power_sum) * unscale;
-  global.local_non_finite_counts[rank] = header.local_non_finite;
-  global.observed = global.observed && header.observed != 0;
-}
-
-void fold_groups(const unsigned char* gathered, std::size_t world_size, GlobalStatistics& global) {
-  const std::size_t groups = global.fold.size();
-  std::fill(global.fold.begin(), global.fold.end(), GroupSummary{});
-  for (std::size_t rank = 0; rank < world_size; ++rank) {
-    const unsigned char* summary = gathered + rank * summary_bytes(groups) + sizeof(RankHeader);
-    for (std::size_t group = 0; group < groups; ++group) {
-      GroupSummary part;
-      std::memcpy(&part, summary + group * sizeof part, sizeof part);
-      GroupSummary& whole = global.fold[group];
-      whole.power_sum += part.power_sum;
-      whole.max_abs = std::max(whole.max_abs, part.max_abs);
-      whole.nan_count += part.nan_count;
-      whole.inf_count += part.inf_count;
-      whole.zero_count += part.zero_count;
-    }
+void take_headers(const RankHeaders& headers, double unscale, GlobalStatistics& global) {
+  global.observed = true;
+  for (std::size_t rank = 0; rank < headers.count; ++rank) {
+    const RankHeader& header = headers[rank];
+    global.shard_norms[rank] = std::sqrt(header.shard_power_sum) * unscale;
+    global.local_norms[rank] = std::sqrt(header.local_power_sum) * unscale;
+    global.local_non_finite_counts[rank] = header.local_non_finite;
+    global.observed = global.observed && header.observed != 0;
   }
 }
 
-void finish_groups(double unscale, GlobalStatistics& global) {
-  double power_sum = 0;
-  global.max_abs = 0;
-  global.nan_count = global.inf_count = global.zero_count = 0;
+void take_groups(double unscale, GlobalStatistics& global) {
+  kernels::GlobalSums all;
   for (std::size_t group = 0; group < global.fold.size(); ++group) {
     const GroupSummary& sum = global.fold[group];
-    power_sum += sum.power_sum;
+    kernels::add_group(sum, all);
     global.group_norms[group] = std::sqrt(sum.power_sum) * unscale;
     global.group_max_abs[group] = sum.max_abs * unscale;
-    global.group_nan_counts[group] = count_up(sum.nan_count);
-    global.group_inf_counts[group] = count_up(sum.inf_count);
-    global.group_zero_counts[group] = static_cast<std::uint64_t>(std::llround(sum.zero_count));
-    global.max_abs = std::max(global.max_abs, global.group_max_abs[group]);
-    global.nan_count += global.group_nan_counts[group];
-    global.inf_count += global.group_inf_counts[group];
-    global.zero_count += global.group_zero_counts[group];
+    global.group_nan_counts[group] = kernels::count_up(sum.nan_count);
+    global.group_inf_counts[group] = kernels::count_up(sum.inf_count);
+    global.group_zero_counts[group] = kernels::count_near(sum.zero_count);
   }
-  global.norm = std::sqrt(power_sum) * unscale;
+  global.norm = std::sqrt(all.power_sum) * unscale;
+  global.max_abs = all.max_abs * unscale;
+  global.nan_count = all.nan_count;
+  global.inf_count = all.inf_count;
+  global.zero_count = all.zero_count;
 }
 
-void list_non_finite(const unsigned char* gathered, std::size_t world_size,
-                     GlobalStatistics& global) {
-  const std::size_t stride = summary_bytes(global.fold.size());
+void list_non_finite(const RankHeaders& headers, GlobalStatistics& global) {
   global.non_finite.clear();
-  for (std::size_t rank = 0; rank < world_size; ++rank) {
-    const RankHeader header = header_of(gathered + rank * stride);
+  for (std::size_t rank = 0; rank < headers.count; ++rank) {
+    const RankHeader& header = headers[rank];
     if (header.local_non_finite != 0) {
       append_bounded(global.non_finite, finding(header.local_first, rank, true));
     }
   }
-  for (std::size_t rank = 0; rank < world_size; ++rank) {
-    const RankHeader header = header_of(gathered + rank * stride);
+  for (std::size_t rank = 0; rank < headers.count; ++rank) {
+    const RankHeader& header = headers[rank];
     if (header.shard_non_finite != 0) {
       append_bounded(global.non_finite, finding(header.shard_first, rank, false));
     }
@@ -145,17 +116,27 @@ void summarize_local(std::span<const Segment> segments,
   }
 }
 
-void fold_ranks(const unsigned char* gathered, std::size_t world_size, GlobalStatistics& global) {
-  global.loss_scale = header_of(gathered).loss_scale;
-  global.observed = true;
-  const double unscale = global.loss_scale > 0 ? 1.0 / global.loss_scale : 1.0;
-  const std::size_t stride = summary_bytes(global.fold.size());
-  for (std::size_t rank = 0; rank < world_size; ++rank) {
-    fold_header(header_of(gathered + rank * stride), rank, unscale, global);
+void fold_ranks(const void* gathered, std::size_t world_size, GlobalStatistics& global) {
+  const std::size_t groups = global.fold.size();
+  for (std::size_t group = 0; group < groups; ++group) {
+    global.fold[group] = kernels::fold_group(gathered, world_size, groups, group);
   }
-  fold_groups(gathered, world_size, global);
-  finish_groups(unscale, global);
-  list_non_finite(gathered, world_size, global);
+  finish({gathered, kernels::summary_bytes(groups), world_size}, global);
+}
+
+void finish(const RankHeaders& headers, GlobalStatistics& global) {
+  global.loss_scale = headers[0].loss_scale;
+  const double unscale = global.loss_scale > 0 ? 1.0 / global.loss_scale : 1.0;
+  take_headers(headers, unscale, global);
+  take_groups(unscale, global);
+  list_non_finite(headers, global);
+}
+
+bool at_same_step(const RankHeaders& headers) {
+  for (std::size_t rank = 1; rank < headers.count; ++rank) {
+    if (headers[rank].sequence != headers[0].sequence) return false;
+  }
+  return true;
 }
 
 void append_own_non_finite(std::span<const Segment> segments,

@@ -1,7 +1,5 @@
-// What one rank tells the others in a step, as plain bytes of a size fixed at bind, and its fold
-// over all ranks.
-//
-// Layout of a rank's summary: one RankHeader, then one GroupSummary per group of the union.
+// This rank's summary of a step (its layout: kernels/numerics/summary.h) and the statistics of all
+// ranks, as the record of the step wants them.
 #ifndef GRADWARDEN_CLIENT_GUARD_SUMMARY_H_
 #define GRADWARDEN_CLIENT_GUARD_SUMMARY_H_
 
@@ -12,43 +10,15 @@
 #include "client/guard/binding.h"
 #include "gradwarden/step_record.h"
 #include "kernels/numerics/statistics.h"
+#include "kernels/numerics/summary.h"
 
 namespace gradwarden::guard {
 
 inline constexpr std::size_t kMaxNonFinite = 64;  // listed per step; the counts cover all
 
-struct NonFiniteSummary {
-  std::uint64_t tensor = 0;
-  std::uint64_t index = 0;
-  std::uint64_t nan_count = 0;
-  std::uint64_t inf_count = 0;
-};
-
-struct RankHeader {
-  double loss_scale = 0;       // 0: none. Rank 0's is used by all
-  double shard_power_sum = 0;  // of this rank's shards, unweighted
-  double local_power_sum = 0;
-  std::uint64_t observed = 0;  // 1 if local statistics were taken for this step
-  std::uint64_t shard_non_finite = 0;
-  std::uint64_t local_non_finite = 0;
-  NonFiniteSummary shard_first;  // valid if the count above is not 0
-  NonFiniteSummary local_first;
-};
-
-// Sums weighted by 1 / replicas, so that over all ranks each element counts once.
-struct GroupSummary {
-  double power_sum = 0;
-  double max_abs = 0;
-  double nan_count = 0;
-  double inf_count = 0;
-  double zero_count = 0;
-};
-
-static_assert(sizeof(RankHeader) == 6 * sizeof(double) + 2 * sizeof(NonFiniteSummary));
-
-inline std::size_t summary_bytes(std::size_t groups) {
-  return sizeof(RankHeader) + groups * sizeof(GroupSummary);
-}
+using kernels::GroupSummary;
+using kernels::NonFiniteSummary;
+using kernels::RankHeader;
 
 // Statistics of all ranks of one step. Vectors are sized at bind and reused.
 struct GlobalStatistics {
@@ -70,7 +40,19 @@ struct GlobalStatistics {
   std::vector<double> local_norms;
   std::vector<std::uint64_t> local_non_finite_counts;
   std::vector<NonFiniteTensor> non_finite;  // capacity kMaxNonFinite; births first
-  std::vector<GroupSummary> fold;           // working memory
+  std::vector<GroupSummary> fold;           // over all ranks, still loss-scaled
+};
+
+// The headers of all ranks, `stride` bytes apart.
+struct RankHeaders {
+  const void* first = nullptr;
+  std::size_t stride = 0;
+  std::size_t count = 0;
+
+  const RankHeader& operator[](std::size_t rank) const {
+    return *reinterpret_cast<const RankHeader*>(static_cast<const unsigned char*>(first) +
+                                                rank * stride);
+  }
 };
 
 // Writes this rank's shards into `header` and `groups` (cleared first).
@@ -82,8 +64,15 @@ void summarize_shards(std::span<const Segment> segments,
 void summarize_local(std::span<const Segment> segments,
                      std::span<const kernels::Statistics> statistics, RankHeader& header);
 
-// Folds the summaries of all ranks in rank order: the same bytes give the same bits on every rank.
-void fold_ranks(const unsigned char* gathered, std::size_t world_size, GlobalStatistics& global);
+// Folds the summaries of all ranks, gathered end to end, in rank order: the same bytes give the
+// same bits on every rank.
+void fold_ranks(const void* gathered, std::size_t world_size, GlobalStatistics& global);
+
+// The rest of `global` from its `fold` and the headers.
+void finish(const RankHeaders& headers, GlobalStatistics& global);
+
+// False where a rank sent the summary of another step.
+bool at_same_step(const RankHeaders& headers);
 
 // Appends what this rank itself holds that is not finite, tensor by tensor.
 void append_own_non_finite(std::span<const Segment> segments,

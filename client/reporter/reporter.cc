@@ -94,6 +94,7 @@ struct Reporter::Impl {
   void start();
   void run();
   void drain();
+  void drain_source();
   void keep_locally(const v1::Report& report);
   void publish();
   void carry_over();
@@ -117,6 +118,10 @@ struct Reporter::Impl {
   std::uint64_t counted_ring_drops = 0;
   std::uint64_t drained = 0;
   std::thread thread;
+  Reporter* self = nullptr;
+
+  std::mutex source_mutex;  // never taken by the trainer's step
+  StepSource* source = nullptr;
 
   mutable std::mutex published_mutex;  // never taken by the trainer's step
   ReporterStatistics published;
@@ -146,6 +151,7 @@ void Reporter::Impl::run() {
   std::optional<Clock::time_point> deadline;
   for (;;) {
     if (closing && !deadline) deadline = Clock::now() + options.close_timeout;
+    drain_source();
     drain();
     const Clock::time_point now = Clock::now();
     Clock::time_point next = now + options.poll_interval;
@@ -177,6 +183,12 @@ void Reporter::Impl::drain() {
   const std::uint64_t drops = ring_dropped.load(std::memory_order_relaxed);
   delivery->count_dropped(drops - counted_ring_drops);
   counted_ring_drops = drops;
+}
+
+// Its records go through the ring like any other, and are taken out of it right after.
+void Reporter::Impl::drain_source() {
+  const std::lock_guard lock(source_mutex);
+  if (source != nullptr) source->drain(*self);
 }
 
 void Reporter::Impl::keep_locally(const v1::Report& report) {
@@ -216,6 +228,7 @@ void Reporter::Impl::carry_over() {
 Reporter::Reporter(const ReporterOptions& options, Collective& ranks) {
   check(options);
   impl_ = std::make_unique<Impl>(options, ranks);
+  impl_->self = this;
 }
 
 Reporter::~Reporter() {
@@ -256,13 +269,30 @@ void Reporter::submit(const StepRecord& record) noexcept {
     impl.ring_dropped.fetch_add(1, std::memory_order_relaxed);
     return;
   }
-  reporter::encode(record, unix_ns(), bytes);
+  const std::uint64_t time = record.time_unix_ns != 0 ? record.time_unix_ns : unix_ns();
+  reporter::encode(record, time, bytes);
   impl.ring.commit();
+}
+
+bool Reporter::attach(StepSource& source) {
+  Impl& impl = *impl_;
+  if (impl.forked() || !impl.thread.joinable()) return false;
+  const std::lock_guard lock(impl.source_mutex);
+  impl.source = &source;
+  return true;
+}
+
+void Reporter::detach(StepSource& source) {
+  Impl& impl = *impl_;
+  if (impl.forked()) return;
+  const std::lock_guard lock(impl.source_mutex);
+  if (impl.source == &source) impl.source = nullptr;
 }
 
 bool Reporter::close() noexcept {
   Impl& impl = *impl_;
   if (impl.forked()) return true;
+  if (impl.thread.joinable()) impl.drain_source();  // what ended until now is still accepted
   impl.accepting = false;
   if (impl.thread.joinable()) {
     impl.closing = true;

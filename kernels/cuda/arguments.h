@@ -4,17 +4,15 @@
 #ifndef GRADWARDEN_KERNELS_CUDA_ARGUMENTS_H_
 #define GRADWARDEN_KERNELS_CUDA_ARGUMENTS_H_
 
+#include <cmath>
 #include <cstdint>
 
 #include "kernels/cuda/plan.h"
+#include "kernels/cuda/record.h"
 #include "kernels/cuda/step.h"
-#include "kernels/cuda/summary.h"
 #include "kernels/numerics/decision.h"
 #include "kernels/numerics/statistics.h"
-
-#ifdef GRADWARDEN_EMULATOR
-#include GRADWARDEN_EMULATOR  // names the header that stands in for CUDA
-#endif
+#include "kernels/numerics/summary.h"
 
 namespace gradwarden::kernels::cuda {
 
@@ -25,12 +23,37 @@ inline NormType norm_type_of(double p) {
   return p == 2.0 ? NormType::kTwo : p == 1.0 ? NormType::kOne : NormType::kOther;
 }
 
-// A word of global memory that blocks count in with atomics. The emulator reports any other use.
-#ifdef GRADWARDEN_EMULATOR
-using GlobalCounter = emulator::Global<unsigned>;
-#else
-using GlobalCounter = unsigned;
-#endif
+// A number of a step: by value, fixed when the step is enqueued, or by a pointer to device or
+// mapped memory that is read when it runs, so that a captured graph sees the value of its replay.
+struct ScalarInput {
+  const float* at = nullptr;
+  double value = 0;
+  bool given = false;
+};
+
+// 0 where nothing was given.
+GRADWARDEN_HD inline double value_of(const ScalarInput& input) {
+  if (input.at != nullptr) return static_cast<double>(*input.at);
+  return input.given ? input.value : 0;
+}
+
+struct StepInputs {
+  const std::int64_t* step_at = nullptr;
+  std::uint64_t step = 0;  // used without step_at
+  bool count_on = false;   // used without step_at: one more than the step before
+  ScalarInput loss;
+  ScalarInput learning_rate;
+  // Thresholds in place of the policy's. 0 turns a rule off.
+  const double* max_norm_at = nullptr;
+  const double* skip_above_at = nullptr;
+  const double* skip_above_rolling_mean_at = nullptr;
+};
+
+// Counts the steps of a binding, in device memory. Zeroed at bind.
+struct StepCounters {
+  std::uint64_t sequence = 0;  // steps decided
+  std::uint64_t step = 0;      // the trainer's number of the last of them
+};
 
 enum class GradientKind : std::uint8_t { kShards, kLocal };
 
@@ -39,26 +62,38 @@ struct FoldArguments {
   const ChunkStatistics* chunks = nullptr;
   Statistics* tensors = nullptr;  // out, one per tensor
   RankHeader* summary = nullptr;  // out, with its groups behind it for kShards
-  // Read when the kernel runs, so that a captured graph sees the scale of its replay. Null: none.
-  const float* loss_scale = nullptr;
-  GlobalCounter* blocks_done = nullptr;  // 0 before the first launch; left at 0
+  ScalarInput loss_scale;
+  const StepCounters* counters = nullptr;
+  Progress* progress = nullptr;  // mapped pinned memory; null: not told
+  // Blocks count themselves in it, with atomics. 0 before the first launch; left at 0.
+  std::uint32_t* blocks_done = nullptr;
   GradientKind kind = GradientKind::kShards;
 };
 
 struct DecideArguments {
   const void* gathered = nullptr;  // the summaries of all ranks, in rank order
   std::uint32_t world_size = 1;
+  std::uint32_t rank = 0;
   std::uint32_t group_count = 0;
   double p = 2;
-  // In device memory and read at run time: thresholds may change between replays of a graph.
+  // In device memory and read at run time.
   const GuardPolicy* policy = nullptr;
   const double* value_limit = nullptr;  // null: no clamp
   GuardState* state = nullptr;
+  StepCounters* counters = nullptr;
   RankHeader* own = nullptr;       // this rank's summary, made ready for the next step
   GroupSummary* groups = nullptr;  // out, one per group: over all ranks, still loss-scaled
   GroupFactor* factors = nullptr;  // out, one per group
   StepResult* result = nullptr;    // out
-  bool shadow = false;             // decide and report, change nothing
+  StepInputs inputs;
+  // For the findings of ranks other than 0.
+  Plan shards;
+  const Statistics* shard_tensors = nullptr;
+  Plan local;
+  const Statistics* local_tensors = nullptr;
+  RecordRing ring;
+  Progress* progress = nullptr;  // mapped pinned memory; null: not told
+  bool shadow = false;           // decide and report, change nothing
 };
 
 }  // namespace gradwarden::kernels::cuda

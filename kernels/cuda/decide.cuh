@@ -11,10 +11,11 @@
 #include "kernels/cuda/arguments.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/plan.h"
+#include "kernels/cuda/record.cuh"
 #include "kernels/cuda/step.h"
-#include "kernels/cuda/summary.h"
 #include "kernels/numerics/decision.h"
 #include "kernels/numerics/statistics.h"
+#include "kernels/numerics/summary.h"
 
 namespace gradwarden::kernels::cuda {
 
@@ -33,50 +34,39 @@ struct FactorBits {
   float second;
 };
 
-// Sums over all groups, in group order.
-struct GlobalSums {
-  double power_sum = 0;
-  double max_abs = 0;  // still loss-scaled
-  std::uint64_t nan_count = 0;
-  std::uint64_t inf_count = 0;
-  std::uint64_t zero_count = 0;
+// The summaries that the decision rests on: those of all ranks, or, where one of them is of another
+// step (the collective failed, was aborted, or the ranks lost step), this rank's own alone.
+struct Summaries {
+  const void* gathered;
+  std::uint32_t world_size;
+  bool complete;
 };
 
-__device__ inline GroupSummary fold_ranks(const DecideArguments& a, std::uint32_t group) {
-  GroupSummary whole;
-  for (std::uint32_t rank = 0; rank < a.world_size; ++rank) {
-    const GroupSummary& part = groups_of(header_of(a.gathered, rank, a.group_count))[group];
-    whole.power_sum += part.power_sum;
-    whole.max_abs = part.max_abs > whole.max_abs ? part.max_abs : whole.max_abs;
-    whole.nan_count += part.nan_count;
-    whole.inf_count += part.inf_count;
-    whole.zero_count += part.zero_count;
+// All threads of the block call it and get the same.
+__device__ inline Summaries check_summaries(const DecideArguments& a) {
+  GRADWARDEN_SHARED(unsigned, strangers, kBlockThreads);
+  unsigned found = 0;
+  for (std::uint32_t rank = threadIdx.x; rank < a.world_size; rank += kBlockThreads) {
+    if (header_of(a.gathered, rank, a.group_count)->sequence != a.own->sequence) ++found;
   }
-  return whole;
-}
-
-// Counts of replicas that disagree come out fractional; a non-finite element is never rounded away.
-__device__ inline std::uint64_t count_up(double weighted) {
-  return static_cast<std::uint64_t>(ceil(weighted));
-}
-
-__device__ inline void add_group(const GroupSummary& group, GlobalSums& all) {
-  all.power_sum += group.power_sum;
-  all.max_abs = group.max_abs > all.max_abs ? group.max_abs : all.max_abs;
-  all.nan_count += count_up(group.nan_count);
-  all.inf_count += count_up(group.inf_count);
-  all.zero_count += static_cast<std::uint64_t>(llround(group.zero_count));
+  strangers[threadIdx.x] = found;
+  __syncthreads();
+  unsigned all = 0;
+  const unsigned used = a.world_size < kBlockThreads ? a.world_size : kBlockThreads;
+  for (unsigned i = 0; i < used; ++i) all += strangers[i];
+  if (all == 0) return {a.gathered, a.world_size, true};
+  return {a.own, 1, false};
 }
 
 // Groups are folded over the ranks by all threads, a tile at a time; thread 0 adds them up in
 // order, from shared memory, where each costs it a few cycles. Valid in thread 0.
-__device__ inline GlobalSums fold_all(const DecideArguments& a) {
+__device__ inline GlobalSums fold_all(const DecideArguments& a, const Summaries& from) {
   GRADWARDEN_SHARED(GroupSums, tile, kBlockThreads);
   GlobalSums all;
   for (std::uint32_t start = 0; start < a.group_count; start += kBlockThreads) {
     const std::uint32_t group = start + threadIdx.x;
     if (group < a.group_count) {
-      const GroupSummary whole = fold_ranks(a, group);
+      const GroupSummary whole = fold_group(from.gathered, from.world_size, a.group_count, group);
       a.groups[group] = whole;
       tile[threadIdx.x] = {whole.power_sum, whole.max_abs, whole.nan_count, whole.inf_count,
                            whole.zero_count};
@@ -102,10 +92,34 @@ __device__ inline float grad_scale_of(double scale, double coefficient) {
   return static_cast<float>(exact > kLargest ? kLargest : exact);
 }
 
+// The policy with the thresholds of this step.
+__device__ inline GuardPolicy policy_of_step(const DecideArguments& a) {
+  GuardPolicy policy = *a.policy;
+  const StepInputs& in = a.inputs;
+  if (in.max_norm_at != nullptr) policy.max_norm = *in.max_norm_at;
+  if (in.skip_above_at != nullptr) policy.skip_above = *in.skip_above_at;
+  if (in.skip_above_rolling_mean_at != nullptr) {
+    const double multiple = *in.skip_above_rolling_mean_at;
+    policy.skip_above_rolling_mean = multiple > 0;
+    if (multiple > 0) policy.spike.multiple = multiple;
+  }
+  return policy;
+}
+
+__device__ inline StepVerdict verdict_of(const DecideArguments& a, const StepStatistics& step,
+                                         bool complete) {
+  if (complete) return decide(policy_of_step(a), *a.state, step);
+  StepVerdict verdict;  // no window may learn from what the other ranks do not know
+  verdict.decision = Decision::kSkip;
+  verdict.reason = Reason::kCollectiveFailed;
+  return verdict;
+}
+
 // By thread 0. Returns the factor of every group.
-__device__ inline double judge_step(const DecideArguments& a, const GlobalSums& all) {
+__device__ inline double judge_step(const DecideArguments& a, const Summaries& from,
+                                    const GlobalSums& all) {
   StepResult& result = *a.result;
-  const double loss_scale = header_of(a.gathered, 0, a.group_count)->loss_scale;
+  const double loss_scale = header_of(from.gathered, 0, a.group_count)->loss_scale;
   const bool scaled = loss_scale > 0;
   const double unscale = scaled ? 1.0 / loss_scale : 1.0;
   // What is known already goes out first: fewer registers to keep across a call of pow.
@@ -118,7 +132,7 @@ __device__ inline double judge_step(const DecideArguments& a, const GlobalSums& 
   step.norm = norm_of(all.power_sum, all.max_abs, a.p) * unscale;
   step.non_finite = all.nan_count + all.inf_count != 0;
   step.dynamic_loss_scale = scaled;
-  const StepVerdict verdict = decide(*a.policy, *a.state, step);
+  const StepVerdict verdict = verdict_of(a, step, from.complete);
 
   const double coefficient = a.shadow ? 1.0 : verdict.clip_coefficient;
   const bool skip = !a.shadow && verdict.decision == Decision::kSkip;
@@ -131,15 +145,27 @@ __device__ inline double judge_step(const DecideArguments& a, const GlobalSums& 
   return scaled ? coefficient / loss_scale : coefficient;
 }
 
+// By thread 0, after the verdict.
+__device__ inline void count_step(const DecideArguments& a) {
+  const StepInputs& in = a.inputs;
+  a.counters->sequence = a.own->sequence;
+  if (in.step_at != nullptr)
+    a.counters->step = static_cast<std::uint64_t>(*in.step_at);
+  else
+    a.counters->step = in.count_on ? a.counters->step + 1 : in.step;
+}
+
 // One block of kBlockThreads threads.
 __global__ void __launch_bounds__(kBlockThreads) decide_kernel(const DecideArguments a) {
   GRADWARDEN_SHARED(FactorBits, shared_factor, 1);
-  const GlobalSums all = fold_all(a);
+  const Summaries from = check_summaries(a);
+  const GlobalSums all = fold_all(a, from);
   if (threadIdx.x == 0) {
-    const double factor = judge_step(a, all);
+    const double factor = judge_step(a, from, all);
     const Float32Factor parts = split_factor(factor);
     shared_factor[0] = {factor, parts.first, parts.second};
-    a.own->observed = 0;
+    count_step(a);
+    begin_record(a);
   }
   __syncthreads();
   const FactorBits bits = shared_factor[0];
@@ -147,6 +173,14 @@ __global__ void __launch_bounds__(kBlockThreads) decide_kernel(const DecideArgum
   factor.factor = bits.factor;
   factor.parts = {bits.first, bits.second};
   for (std::uint32_t g = threadIdx.x; g < a.group_count; g += kBlockThreads) a.factors[g] = factor;
+  fill_record(a, from.complete);
+  __syncthreads();  // all of the record is written
+  if (threadIdx.x == 0) {
+    a.own->observed = 0;  // until observed again
+    a.own->local_power_sum = 0;
+    a.own->local_non_finite = 0;
+    end_record(a);
+  }
 }
 
 }  // namespace gradwarden::kernels::cuda

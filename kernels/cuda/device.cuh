@@ -7,7 +7,7 @@
 // that others reach; 16-bit values are converted to float before arithmetic; a fused multiply-add
 // is written as fmaf or fma, since nvcc fuses by itself and g++ does not (and kernels are compiled
 // with -fmad=false, so that both give the same bits); gradient memory is reached only through the
-// functions of memory.cuh.
+// functions of memory.cuh; a word that threads share in global memory only through global_word().
 #ifndef GRADWARDEN_KERNELS_CUDA_DEVICE_CUH_
 #define GRADWARDEN_KERNELS_CUDA_DEVICE_CUH_
 
@@ -24,6 +24,14 @@
 #endif
 
 namespace gradwarden::kernels::cuda {
+
+#ifndef GRADWARDEN_EMULATOR
+// A word of global memory for atomics. The emulator's own remembers who touched it, and how.
+template <typename T>
+__device__ inline T* global_word(T* at) {
+  return at;
+}
+#endif
 
 inline constexpr unsigned kFullMask = 0xffffffffU;
 inline constexpr unsigned kWarpSize = 32;

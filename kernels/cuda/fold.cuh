@@ -1,9 +1,9 @@
 // From chunks to tensors, and from tensors to groups and this rank's summary, in one launch.
 //
-// Each tensor is folded by one block; the block that finishes last folds the tensors into groups. A
-// second launch would do the same, but launches per step are few by contract, and an empty one
-// costs as much as this. Which block is last differs from run to run; what it computes does not, so
-// results are the same bits every time.
+// Each tensor is folded by one thread or one block; the block that finishes last folds the tensors
+// into groups. A second launch would do the same, but launches per step are few by contract, and an
+// empty one costs as much as this. Which block is last differs from run to run; what it computes
+// does not, so results are the same bits every time.
 #ifndef GRADWARDEN_KERNELS_CUDA_FOLD_CUH_
 #define GRADWARDEN_KERNELS_CUDA_FOLD_CUH_
 
@@ -11,8 +11,8 @@
 #include "kernels/cuda/block_fold.cuh"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/plan.h"
-#include "kernels/cuda/summary.h"
 #include "kernels/numerics/statistics.h"
+#include "kernels/numerics/summary.h"
 
 namespace gradwarden::kernels::cuda {
 
@@ -22,11 +22,18 @@ using TensorPartial = Partial<std::uint64_t>;
 // that neither one group of ten thousand tensors nor thousands of small groups take long.
 inline constexpr std::uint32_t kWarpGroup = 512;
 
+// A tensor with more chunks than this is folded by a block, a smaller one by one thread: most
+// tensors of a model are small, and a block for each would leave ten thousand of them waiting in
+// turns.
+inline constexpr std::uint64_t kThreadChunks = 4;
+
+// Every stride-th chunk of the tensor, from `first` on.
 __device__ inline TensorPartial gather_chunks(const TensorEntry& tensor,
-                                              const ChunkStatistics* chunks) {
+                                              const ChunkStatistics* chunks, unsigned first,
+                                              unsigned stride) {
   TensorPartial s = TensorPartial::nothing();
   const std::uint64_t size = chunk_elements(tensor.dtype);
-  for (std::uint64_t c = threadIdx.x; c < tensor.chunk_count; c += kBlockThreads) {
+  for (std::uint64_t c = first; c < tensor.chunk_count; c += stride) {
     const ChunkStatistics& chunk = chunks[tensor.first_chunk + c];
     const bool finite = chunk.first_non_finite == ChunkStatistics::kNoElement;
     s.add({chunk.power_sum, chunk.max_abs, chunk.nan_count, chunk.inf_count, chunk.zero_count,
@@ -35,32 +42,47 @@ __device__ inline TensorPartial gather_chunks(const TensorEntry& tensor,
   return s;
 }
 
-__device__ inline void fold_tensors(const FoldArguments& a) {
+__device__ inline void store_tensor(const TensorPartial& s, Statistics& out) {
+  out.power_sum = s.power_sum;
+  out.max_abs = s.max_abs;
+  out.nan_count = s.nan_count;
+  out.inf_count = s.inf_count;
+  out.zero_count = s.zero_count;
+  out.first_non_finite = s.first_non_finite;
+}
+
+__device__ inline void fold_small_tensors(const FoldArguments& a) {
+  const std::uint32_t stride = gridDim.x * kBlockThreads;
+  for (std::uint32_t t = blockIdx.x * kBlockThreads + threadIdx.x; t < a.plan.tensor_count;
+       t += stride) {
+    const TensorEntry& tensor = a.plan.tensors[t];
+    if (tensor.chunk_count > kThreadChunks) continue;
+    store_tensor(gather_chunks(tensor, a.chunks, 0, 1), a.tensors[t]);
+  }
+}
+
+__device__ inline void fold_large_tensors(const FoldArguments& a) {
   for (std::uint32_t t = blockIdx.x; t < a.plan.tensor_count; t += gridDim.x) {
-    TensorPartial s = gather_chunks(a.plan.tensors[t], a.chunks);
+    const TensorEntry& tensor = a.plan.tensors[t];
+    if (tensor.chunk_count <= kThreadChunks) continue;  // the whole block alike
+    TensorPartial s = gather_chunks(tensor, a.chunks, threadIdx.x, kBlockThreads);
     fold_block(s);
-    if (threadIdx.x == 0) {
-      Statistics& out = a.tensors[t];
-      out.power_sum = s.power_sum;
-      out.max_abs = s.max_abs;
-      out.nan_count = s.nan_count;
-      out.inf_count = s.inf_count;
-      out.zero_count = s.zero_count;
-      out.first_non_finite = s.first_non_finite;
-    }
+    if (threadIdx.x == 0) store_tensor(s, a.tensors[t]);
   }
 }
 
 // True in all threads of the block that comes here last, which then sees what the others wrote.
-// The fences: in each block thread 0 alone wrote results, so its own fence, before its atomic,
-// makes them visible to whoever sees the count. The last block's thread 0 fences again after its
-// atomic, so that no later read is older than the count; the barrier hands that on to the block's
-// other threads, and the results are read by ordinary loads, never by the read-only path.
-__device__ inline bool last_block_here(GlobalCounter* blocks_done) {
+// The fences: the barrier orders the results of all threads of a block before thread 0's fence,
+// which, before its atomic, makes them visible to whoever sees the count (fences are cumulative).
+// The last block's thread 0 fences again after its atomic, so that no later read is older than the
+// count; the second barrier hands that on to the block's other threads, and the results are read by
+// ordinary loads, never by the read-only path.
+__device__ inline bool last_block_here(std::uint32_t* blocks_done) {
   GRADWARDEN_SHARED(unsigned, is_last, 1);
+  __syncthreads();
   if (threadIdx.x == 0) {
     __threadfence();
-    is_last[0] = atomicAdd(blocks_done, 1U) + 1 == gridDim.x ? 1U : 0U;
+    is_last[0] = atomicAdd(global_word(blocks_done), 1U) + 1 == gridDim.x ? 1U : 0U;
     __threadfence();
   }
   __syncthreads();
@@ -163,7 +185,8 @@ __device__ inline void fold_header(const FoldArguments& a) {
   }
   const std::uint64_t non_finite = all.nan_count + all.inf_count;
   if (shards) {
-    header.loss_scale = a.loss_scale != nullptr ? static_cast<double>(*a.loss_scale) : 0;
+    header.sequence = a.counters->sequence + 1;
+    header.loss_scale = value_of(a.loss_scale);
     header.shard_power_sum = all.power_sum;
     header.shard_non_finite = non_finite;
   } else {
@@ -173,13 +196,24 @@ __device__ inline void fold_header(const FoldArguments& a) {
   }
 }
 
+// Tells the host that this step's summary is ready to be sent. The fence: what follows on the
+// stream must not be seen to end before this is seen to begin.
+__device__ inline void tell_started(const FoldArguments& a) {
+  if (a.progress == nullptr) return;
+  a.progress->started = a.counters->sequence + 1;
+  __threadfence_system();
+}
+
 // Grid: any size; blocks beyond tensor_count only count themselves. kBlockThreads threads.
 __global__ void __launch_bounds__(kBlockThreads, 4) fold_kernel(const FoldArguments a) {
-  fold_tensors(a);
+  fold_small_tensors(a);
+  fold_large_tensors(a);
   if (!last_block_here(a.blocks_done)) return;  // the whole block alike
   if (a.kind == GradientKind::kShards) fold_groups(a);
   fold_header(a);
-  if (threadIdx.x == 0) atomicExch(a.blocks_done, 0U);  // for the next step's launch
+  if (threadIdx.x != 0) return;
+  if (a.kind == GradientKind::kShards) tell_started(a);
+  atomicExch(global_word(a.blocks_done), 0U);  // for the next step's launch
 }
 
 }  // namespace gradwarden::kernels::cuda

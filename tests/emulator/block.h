@@ -79,15 +79,9 @@ void touch_shared(SharedStorage& storage, std::size_t index, Access access);
 void global_read(const void* at, std::size_t bytes);
 void global_write(const void* at, std::size_t bytes);
 
-// Who touched one word of global memory in a launch.
-struct GlobalShadow {
-  std::uint64_t launch = 0;
-  std::uint64_t thread = 0;  // the first
-  bool several = false;
-  bool plain = false;
-  bool written = false;
-};
-void touch_global(GlobalShadow& shadow, Access access);
+// Records an access to a word that threads share. Outside of registered memory the launch ends,
+// where all memory is registered (MemoryMap::covers_all).
+void touch_global(const void* at, std::size_t bytes, Access access);
 
 }  // namespace gradwarden::emulator
 

@@ -8,13 +8,14 @@
 
 #include "kernels/cuda/arguments.h"
 #include "kernels/cuda/device.cuh"
-#include "kernels/cuda/launch.h"
 #include "kernels/cuda/memory.cuh"
+#include "tests/emulator/emulate.h"
 #include "tests/emulator/step_device.h"
 
 namespace gradwarden::kernels::cuda {
 namespace {
 
+using emulator::emulate;
 using emulator::Finding;
 using emulator::Launcher;
 using emulator::Order;
@@ -51,11 +52,11 @@ __global__ void sum_without_atomic_kernel(int* out) {
   if (threadIdx.x == 0) *out = sum[0];
 }
 
-__global__ void count_kernel(GlobalCounter* count, bool atomic) {
+__global__ void count_kernel(std::uint32_t* count, bool atomic) {
   if (atomic)
-    atomicAdd(count, 1U);
+    atomicAdd(global_word(count), 1U);
   else
-    *count += 1U;
+    *global_word(count) += 1U;
 }
 
 __global__ void early_return_kernel(bool broken) {
@@ -128,11 +129,11 @@ TEST(Emulator, ReportsAMissingBarrierInEveryOrder) {
   for (const Order order : kOrders) {
     Launcher launcher(order);
     std::vector<int> out(kThreads);
-    launch(reverse_kernel, 1, kThreads, launcher, out.data(), false);
+    emulate(reverse_kernel, 1, kThreads, launcher, out.data(), false);
     const auto violations = launcher.take_violations();
     ASSERT_FALSE(violations.empty());
     EXPECT_NE(violations[0].what.find("tile["), std::string::npos) << violations[0].what;
-    launch(reverse_kernel, 1, kThreads, launcher, out.data(), true);
+    emulate(reverse_kernel, 1, kThreads, launcher, out.data(), true);
     expect_clean(launcher);
     EXPECT_EQ(out[0], static_cast<int>(kThreads) - 1);
   }
@@ -142,9 +143,9 @@ TEST(Emulator, ReportsAMissingBarrierBeforeSharedMemoryIsWrittenAgain) {
   for (const Order order : kOrders) {
     Launcher launcher(order);
     std::vector<int> out(kThreads);
-    launch(reuse_kernel, 1, kThreads, launcher, out.data(), false);
+    emulate(reuse_kernel, 1, kThreads, launcher, out.data(), false);
     EXPECT_TRUE(found(launcher, Finding::kSharedRace));
-    launch(reuse_kernel, 1, kThreads, launcher, out.data(), true);
+    emulate(reuse_kernel, 1, kThreads, launcher, out.data(), true);
     expect_clean(launcher);
     EXPECT_EQ(out[0], 2);
   }
@@ -153,9 +154,9 @@ TEST(Emulator, ReportsAMissingBarrierBeforeSharedMemoryIsWrittenAgain) {
 TEST(Emulator, ReportsSharedMemoryReadBeforeItIsWritten) {
   Launcher launcher;
   int out = 0;
-  launch(sum_kernel, 2, kThreads, launcher, &out, false);
+  emulate(sum_kernel, 2, kThreads, launcher, &out, false);
   EXPECT_TRUE(found(launcher, Finding::kUninitialisedShared));
-  launch(sum_kernel, 2, kThreads, launcher, &out, true);
+  emulate(sum_kernel, 2, kThreads, launcher, &out, true);
   expect_clean(launcher);
   EXPECT_EQ(out, static_cast<int>(kThreads));
 }
@@ -164,28 +165,28 @@ TEST(Emulator, ReportsAPlainAddToSharedMemoryInPlaceOfAnAtomic) {
   for (const Order order : kOrders) {
     Launcher launcher(order);
     int out = 0;
-    launch(sum_without_atomic_kernel, 1, kThreads, launcher, &out);
+    emulate(sum_without_atomic_kernel, 1, kThreads, launcher, &out);
     EXPECT_TRUE(found(launcher, Finding::kSharedRace));
   }
 }
 
 TEST(Emulator, ReportsAPlainAddToGlobalMemoryInPlaceOfAnAtomic) {
   Launcher launcher;
-  GlobalCounter count;
-  launch(count_kernel, 3, kThreads, launcher, &count, false);
+  std::uint32_t count = 0;
+  emulate(count_kernel, 3, kThreads, launcher, &count, false);
   EXPECT_TRUE(found(launcher, Finding::kGlobalRace));
   count = 0;
-  launch(count_kernel, 3, kThreads, launcher, &count, true);
+  emulate(count_kernel, 3, kThreads, launcher, &count, true);
   expect_clean(launcher);
-  EXPECT_EQ(static_cast<unsigned>(count), 3 * kThreads);
+  EXPECT_EQ(count, 3 * kThreads);
 }
 
 TEST(Emulator, ReportsABarrierThatAThreadDoesNotReach) {
   for (const Order order : kOrders) {
     Launcher launcher(order);
-    launch(early_return_kernel, 1, kThreads, launcher, true);
+    emulate(early_return_kernel, 1, kThreads, launcher, true);
     EXPECT_TRUE(found(launcher, Finding::kDivergentBarrier));
-    launch(early_return_kernel, 1, kThreads, launcher, false);
+    emulate(early_return_kernel, 1, kThreads, launcher, false);
     expect_clean(launcher);
   }
 }
@@ -193,10 +194,10 @@ TEST(Emulator, ReportsABarrierThatAThreadDoesNotReach) {
 TEST(Emulator, ReportsThreadsThatWaitAtDifferentBarriers) {
   for (const Order order : kOrders) {
     Launcher launcher(order);
-    launch(two_barriers_kernel, 1, kThreads, launcher, true);
+    emulate(two_barriers_kernel, 1, kThreads, launcher, true);
     EXPECT_TRUE(found(launcher, Finding::kDivergentBarrier));
-    launch(two_barriers_kernel, 1, kThreads, launcher, false);
-    launch(same_barrier_kernel, 2, kThreads, launcher);
+    emulate(two_barriers_kernel, 1, kThreads, launcher, false);
+    emulate(same_barrier_kernel, 2, kThreads, launcher);
     expect_clean(launcher);
   }
 }
@@ -205,14 +206,14 @@ TEST(Emulator, ReportsAShuffleWhoseMaskNamesAbsentLanes) {
   for (const Order order : kOrders) {
     Launcher launcher(order);
     std::vector<unsigned> out(kThreads);
-    launch(half_warp_shuffle_kernel, 1, kThreads, launcher, out.data(), 16U);
+    emulate(half_warp_shuffle_kernel, 1, kThreads, launcher, out.data(), 16U);
     EXPECT_TRUE(found(launcher, Finding::kIncompleteShuffle));
-    launch(half_warp_shuffle_kernel, 1, kThreads, launcher, out.data(), 32U);
+    emulate(half_warp_shuffle_kernel, 1, kThreads, launcher, out.data(), 32U);
     expect_clean(launcher);
     EXPECT_EQ(out[4], 5U);
-    launch(mixed_shuffle_kernel, 1, kThreads, launcher, out.data());
+    emulate(mixed_shuffle_kernel, 1, kThreads, launcher, out.data());
     EXPECT_TRUE(found(launcher, Finding::kIncompleteShuffle));
-    launch(partial_mask_kernel, 1, kThreads, launcher, out.data());
+    emulate(partial_mask_kernel, 1, kThreads, launcher, out.data());
     EXPECT_TRUE(found(launcher, Finding::kIncompleteShuffle));
   }
 }
@@ -222,29 +223,29 @@ TEST(Emulator, ReportsReadsAndWritesPastTheEndOfGradientMemory) {
   std::vector<float> out(kThreads);
   alignas(16) static unsigned char data[1024] = {};
   launcher.register_buffer(data, 1000);
-  launch(read_elements_kernel, 1, kThreads, launcher, data, 250U, out.data());
-  launch(write_vectors_kernel, 1, kThreads, launcher, data, 62U);
+  emulate(read_elements_kernel, 1, kThreads, launcher, data, 250U, out.data());
+  emulate(write_vectors_kernel, 1, kThreads, launcher, data, 62U);
   expect_clean(launcher);
   EXPECT_EQ(launcher.counters().bytes_read, 1000U);
   EXPECT_EQ(launcher.counters().bytes_written, 62U * 16U);
-  launch(read_elements_kernel, 1, kThreads, launcher, data, 251U, out.data());
+  emulate(read_elements_kernel, 1, kThreads, launcher, data, 251U, out.data());
   EXPECT_TRUE(found(launcher, Finding::kGlobalBounds));
-  launch(write_vectors_kernel, 1, kThreads, launcher, data, 63U);
+  emulate(write_vectors_kernel, 1, kThreads, launcher, data, 63U);
   EXPECT_TRUE(found(launcher, Finding::kGlobalBounds));
 }
 
 TEST(Emulator, ReportsAnIndexPastTheEndOfSharedMemory) {
   Launcher launcher;
-  launch(shared_index_kernel, 1, kThreads, launcher, 0U);
+  emulate(shared_index_kernel, 1, kThreads, launcher, 0U);
   expect_clean(launcher);
-  launch(shared_index_kernel, 1, kThreads, launcher, 1U);
+  emulate(shared_index_kernel, 1, kThreads, launcher, 1U);
   EXPECT_TRUE(found(launcher, Finding::kSharedBounds));
 }
 
 TEST(Emulator, RefusesBlocksThatAreNoMultipleOfAWarp) {
   Launcher launcher;
-  EXPECT_THROW(launch(same_barrier_kernel, 1, 33, launcher), std::invalid_argument);
-  EXPECT_THROW(launch(same_barrier_kernel, 0, 32, launcher), std::invalid_argument);
+  EXPECT_THROW(emulate(same_barrier_kernel, 1, 33, launcher), std::invalid_argument);
+  EXPECT_THROW(emulate(same_barrier_kernel, 0, 32, launcher), std::invalid_argument);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #ifndef GRADWARDEN_TESTS_EMULATOR_DEVICE_EMULATOR_H_
 #define GRADWARDEN_TESTS_EMULATOR_DEVICE_EMULATOR_H_
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -96,46 +97,63 @@ class SharedArray {
   SharedStorage* storage_;
 };
 
-// A word of global memory that several threads use. From the host it is an ordinary value.
+// Stands for T* where several threads use a word of global memory. The word itself is a plain T, as
+// on a GPU; who touched it is remembered by the Launcher.
 template <typename T>
-class Global {
+class GlobalWord {
  public:
-  Global() = default;
-  explicit Global(T value) : value_(value) {}
-  operator T() {
-    touch_global(shadow_, Access::kRead);
-    return value_;
+  explicit GlobalWord(T* at) : at_(at) {}
+  T get() const {
+    touch_global(at_, sizeof(T), Access::kRead);
+    return *at_;
   }
-  Global& operator=(T value) {
-    touch_global(shadow_, Access::kWrite);
-    value_ = value;
-    return *this;
+  void set(T value) const {
+    touch_global(at_, sizeof(T), Access::kWrite);
+    *at_ = value;
   }
-  Global& operator+=(T value) { return *this = static_cast<T>(*this) + value; }
-
   template <typename F>
-  T update(F f) {
-    touch_global(shadow_, Access::kAtomic);
-    const T before = value_;
-    value_ = f(before);
+  T update(F f) const {
+    touch_global(at_, sizeof(T), Access::kAtomic);
+    const T before = *at_;
+    *at_ = f(before);
     return before;
   }
 
+  // Plain use, as of *pointer.
+  class Reference {
+   public:
+    explicit Reference(T* at) : word_(at) {}
+    operator T() const { return word_.get(); }
+    Reference& operator=(T value) {
+      word_.set(value);
+      return *this;
+    }
+    Reference& operator+=(T value) { return *this = word_.get() + value; }
+
+   private:
+    GlobalWord word_;
+  };
+  Reference operator*() const { return Reference(at_); }
+
  private:
-  T value_{};
-  GlobalShadow shadow_;
+  T* at_;
 };
+
+template <typename T>
+GlobalWord<T> global_word(T* at) {
+  return GlobalWord<T>(at);
+}
 
 // Atomics of integers alone: kernels add no floats atomically, since their order is not fixed.
 template <typename T>
-T atomicAdd(Global<T>* at, std::type_identity_t<T> value) {
+T atomicAdd(GlobalWord<T> at, std::type_identity_t<T> value) {
   static_assert(std::is_integral_v<T>);
-  return at->update([=](T before) { return before + value; });
+  return at.update([=](T before) { return before + value; });
 }
 template <typename T>
-T atomicExch(Global<T>* at, std::type_identity_t<T> value) {
+T atomicExch(GlobalWord<T> at, std::type_identity_t<T> value) {
   static_assert(std::is_integral_v<T>);
-  return at->update([=](T) { return value; });
+  return at.update([=](T) { return value; });
 }
 template <typename T>
 T atomicAdd(SharedPointer<T> at, std::type_identity_t<T> value) {
@@ -150,6 +168,15 @@ inline void __syncthreads(const char* file = __builtin_FILE(), unsigned line = _
 // Threads run one at a time and see each other's writes at once; what a fence is for cannot be
 // emulated, so each one is argued where it stands.
 inline void __threadfence() {}
+// Threads of the host do run meanwhile, and read what kernels leave in mapped memory.
+inline void __threadfence_system() {
+#ifdef __SANITIZE_THREAD__  // knows no fences
+  static std::atomic<int> word{0};
+  word.fetch_add(0, std::memory_order_seq_cst);
+#else
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
+}
 
 template <typename T>
 T shuffle(std::uint32_t mask, T value, unsigned source, const char* operation, Site site) {
@@ -189,10 +216,12 @@ using emulator::__shfl_sync;
 using emulator::__shfl_xor_sync;
 using emulator::__syncthreads;
 using emulator::__threadfence;
+using emulator::__threadfence_system;
 using emulator::atomicAdd;
 using emulator::atomicExch;
 using emulator::blockDim;
 using emulator::blockIdx;
+using emulator::global_word;
 using emulator::gridDim;
 using emulator::threadIdx;
 

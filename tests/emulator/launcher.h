@@ -8,7 +8,7 @@
 //   - shuffles whose mask names lanes that do not take part;
 //   - shared memory read before it is written, or raced for between two barriers, or left;
 //   - gradient memory read or written outside the registered buffers;
-//   - words of global memory (Global<T>) that threads share without atomics.
+//   - words of global memory (global_word()) that threads share without atomics.
 // It cannot see a missing memory fence, and tables that kernels read through plain pointers are
 // guarded by AddressSanitizer alone.
 //
@@ -51,9 +51,13 @@ struct Counters {
   std::uint64_t bytes_written = 0;  // of registered memory
 };
 
+class MemoryMap;
+
 class Launcher {
  public:
   explicit Launcher(Order order = Order::kAscending, std::uint64_t seed = 1);
+  // Over memory that several launchers share.
+  Launcher(Order order, std::uint64_t seed, std::shared_ptr<MemoryMap> memory);
   ~Launcher();
   Launcher(const Launcher&) = delete;
   Launcher& operator=(const Launcher&) = delete;
@@ -62,6 +66,8 @@ class Launcher {
   // made going on pointless. `block` is a multiple of 32 (else std::invalid_argument). An exception
   // thrown by the kernel is rethrown.
   void run(unsigned grid, unsigned block, const std::function<void()>& kernel);
+
+  void set_order(Order order);  // from the next launch on
 
   // Memory that kernels may reach through kernels/cuda/memory.cuh.
   void register_buffer(const void* data, std::size_t bytes);

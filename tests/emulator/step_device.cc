@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 
 #include "kernels/cuda/kernels.h"
-#include "kernels/cuda/launch.h"
+#include "tests/emulator/emulate.h"
 
 namespace gradwarden::kernels::cuda {
 namespace {
+
+using emulator::emulate;
 
 PlanTables tables_of(std::span<const TestTensor> tensors, std::uint32_t group_count) {
   std::vector<TensorEntry> entries;
@@ -49,8 +51,8 @@ StepDevice::~StepDevice() {
 }
 
 void StepDevice::run_statistics() {
-  launch(find_statistics_kernel(norm_type_of(p)), grid, kBlockThreads, launcher_, plan_.tensors,
-         plan_.chunks, plan_.chunk_count, p, chunks_.data());
+  emulate(find_statistics_kernel(norm_type_of(p)), grid, kBlockThreads, launcher_, plan_.tensors,
+          plan_.chunks, plan_.chunk_count, p, chunks_.data());
 }
 
 void StepDevice::run_fold(GradientKind kind) {
@@ -59,10 +61,11 @@ void StepDevice::run_fold(GradientKind kind) {
   a.chunks = chunks_.data();
   a.tensors = tensors_.data();
   a.summary = reinterpret_cast<RankHeader*>(summary_.data());
-  a.loss_scale = loss_scale;
+  a.loss_scale.at = loss_scale;
+  a.counters = &counters_;
   a.blocks_done = blocks_done_.get();
   a.kind = kind;
-  launch(find_fold_kernel(), grid, kBlockThreads, launcher_, a);
+  emulate(find_fold_kernel(), grid, kBlockThreads, launcher_, a);
 }
 
 void StepDevice::run_decide(const void* gathered, std::uint32_t world_size) {
@@ -74,17 +77,18 @@ void StepDevice::run_decide(const void* gathered, std::uint32_t world_size) {
   a.policy = &policy;
   a.value_limit = value_limit;
   a.state = &state;
+  a.counters = &counters_;
   a.own = reinterpret_cast<RankHeader*>(summary_.data());
   a.groups = groups_.data();
   a.factors = factors_.data();
   a.result = &result_;
   a.shadow = shadow;
-  launch(find_decide_kernel(), 1, kBlockThreads, launcher_, a);
+  emulate(find_decide_kernel(), 1, kBlockThreads, launcher_, a);
 }
 
 void StepDevice::run_apply() {
-  launch(find_apply_kernel(), grid, kBlockThreads, launcher_, plan_.tensors, plan_.chunks,
-         plan_.chunk_count, factors_.data(), &result_);
+  emulate(find_apply_kernel(), grid, kBlockThreads, launcher_, plan_.tensors, plan_.chunks,
+          plan_.chunk_count, factors_.data(), &result_);
 }
 
 void expect_clean(emulator::Launcher& launcher) {

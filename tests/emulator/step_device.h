@@ -66,7 +66,8 @@ class StepDevice {
   std::vector<std::uint64_t> summary_;
   std::vector<GroupSummary> groups_;
   std::vector<GroupFactor> factors_;
-  std::unique_ptr<GlobalCounter> blocks_done_ = std::make_unique<GlobalCounter>();
+  std::unique_ptr<std::uint32_t> blocks_done_ = std::make_unique<std::uint32_t>();
+  StepCounters counters_;
   StepResult result_;
 };
 

@@ -60,6 +60,9 @@ class GRADWARDEN_API Reporter final : public StepSink {
 
   void begin(const RunShape& shape) override;
   void submit(const StepRecord& record) noexcept override;
+  // Between begin() and close() the reporter's thread drains `source` every poll_interval.
+  bool attach(StepSource& source) override;
+  void detach(StepSource& source) override;
 
   // Says goodbye to the daemon after everything is acknowledged, or gives up after `close_timeout`.
   // Later calls of submit() are counted as dropped. True if nothing was left unacknowledged.

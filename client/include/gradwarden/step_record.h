@@ -62,7 +62,8 @@ struct RunShape {
 // One step. The spans point into the guard and are valid during the call only.
 struct StepRecord {
   std::uint64_t step = 0;
-  double grad_norm = 0;  // unscaled, pre-clip, global; NaN if non-finite
+  std::uint64_t time_unix_ns = 0;  // 0: when it is submitted
+  double grad_norm = 0;            // unscaled, pre-clip, global; NaN if non-finite
   double clip_coefficient = 1;
   Decision decision = Decision::kApply;
   Reason reason = Reason::kWithinLimits;
@@ -89,6 +90,17 @@ struct StepRecord {
   std::span<const std::string_view> batch_ids;
 };
 
+class StepSink;
+
+// A guard whose steps end on a device, some time after the call that enqueued them.
+class GRADWARDEN_API StepSource {
+ public:
+  virtual ~StepSource() = default;
+  // Submits to `sink` the records of the steps that ended since the last call. Called by one thread
+  // at a time. Never waits.
+  virtual void drain(StepSink& sink) noexcept = 0;
+};
+
 class GRADWARDEN_API StepSink {
  public:
   virtual ~StepSink() = default;
@@ -97,6 +109,11 @@ class GRADWARDEN_API StepSink {
   // Called by the guard in every step on every rank: no lock, no allocation, no system call, never
   // waits.
   virtual void submit(const StepRecord& record) noexcept = 0;
+  // Until detach(), call source.drain(*this) every few milliseconds from a thread of the sink's
+  // own, which is then the one that submits. False: this sink has no such thread.
+  virtual bool attach(StepSource& source);
+  // Returns when drain() runs no more.
+  virtual void detach(StepSource& source);
 };
 
 }  // namespace gradwarden

@@ -1,0 +1,399 @@
+#include "gradwarden/device_guard.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <mutex>
+#include <thread>
+
+#include "client/guard/binding.h"
+#include "client/guard/cuda/device_plan.h"
+#include "client/guard/cuda/device_pointers.h"
+#include "client/guard/cuda/grids.h"
+#include "client/guard/cuda/memory.h"
+#include "client/guard/cuda/poll_thread.h"
+#include "client/guard/cuda/step_delivery.h"
+#include "client/guard/options.h"
+#include "client/guard/run_shape.h"
+#include "gradwarden/error.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.h"
+
+namespace gradwarden {
+namespace {
+
+namespace device = kernels::cuda;
+using Clock = std::chrono::steady_clock;
+
+constexpr double kNormType = 2.0;
+
+// What lives on the device for as long as the guard does. The window survives binding again.
+struct DeviceState {
+  kernels::GuardPolicy policy;
+  kernels::GuardState state;
+  device::StepCounters counters;
+  device::StepResult result;
+  std::uint32_t blocks_done[2] = {};  // of the folds of shards and of local gradients
+};
+
+device::ScalarInput scalar(const std::optional<double>& value, const float* at) {
+  return {at, value.value_or(0), value.has_value()};
+}
+
+device::StepInputs inputs_of(const DeviceStepInput& input, bool capturing) {
+  device::StepInputs in;
+  in.step_at = input.step_at;
+  in.step = input.step;
+  in.count_on = capturing;
+  in.loss = scalar(input.loss, input.loss_at);
+  in.learning_rate = scalar(input.learning_rate, input.learning_rate_at);
+  in.max_norm_at = input.max_norm_at;
+  in.skip_above_at = input.skip_above_at;
+  in.skip_above_rolling_mean_at = input.skip_above_rolling_mean_at;
+  return in;
+}
+
+}  // namespace
+
+struct DeviceGuard::Impl {
+  Impl(const DeviceGuardOptions& o, DeviceCollective& r, StepSink* s)
+      : options(o), ranks(r), sink(s), delivery(r, o.guard.shadow) {}
+  ~Impl() { stop_delivery(); }
+
+  void bind(std::span<const TensorShard> shard_list, std::span<const TensorShard> local_list,
+            cudaStream_t stream);
+  void allocate(cudaStream_t stream);
+  void reset_state(cudaStream_t stream);
+  void start_delivery();
+  void stop_delivery();
+
+  DeviceStatus step(const DeviceStepInput& input, cudaStream_t stream) noexcept;
+  cudaError_t gather_statistics(const DeviceStepInput& input, cudaStream_t stream) noexcept;
+  cudaError_t fold(const guard::DevicePlan& plan, device::GradientKind kind, unsigned grid,
+                   const device::ScalarInput& loss_scale, cudaStream_t stream) noexcept;
+  cudaError_t statistics(const guard::DevicePlan& plan, unsigned grid,
+                         cudaStream_t stream) noexcept;
+  cudaError_t decide_and_act(const device::StepInputs& inputs, cudaStream_t stream) noexcept;
+  DeviceStatus fail(cudaError_t error, const char* doing) noexcept;
+  bool stream_is_sick() noexcept;
+
+  kernels::RankHeader* own() const { return own_summary.as<kernels::RankHeader>(); }
+  const void* gathered() const {
+    return ranks.size() > 1 ? gathered_summaries.as<void>() : own_summary.as<void>();
+  }
+
+  const DeviceGuardOptions options;
+  DeviceCollective& ranks;
+  StepSink* const sink;
+  guard::Binding binding;
+  bool bound = false;
+
+  guard::DeviceMemory state;
+  guard::DeviceMemory own_summary;
+  guard::DeviceMemory gathered_summaries;
+  guard::DeviceMemory groups;
+  guard::DeviceMemory factors;
+  guard::DevicePlan shards;
+  guard::DevicePlan local;
+  guard::Grids grids;
+  guard::Grids local_grids;
+  std::size_t summary_size = 0;
+
+  guard::StepDelivery delivery;
+  guard::PollThread poll_thread;
+  bool attached = false;
+
+  std::uint64_t enqueued = 0;  // sequence of the last step that the host knows of
+  cudaStream_t last_stream = nullptr;
+  mutable std::mutex error_mutex;  // taken on failures only
+  std::string error;
+};
+
+// ---- bind --------------------------------------------------------------------------------------
+
+void DeviceGuard::Impl::bind(std::span<const TensorShard> shard_list,
+                             std::span<const TensorShard> local_list, cudaStream_t stream) {
+  bound = false;
+  std::string problem = guard::check_device_pointers(shard_list, "shards");
+  if (problem.empty()) problem = guard::check_device_pointers(local_list, "local");
+  binding = guard::make_binding(shard_list, local_list, guard::settings_text(options.guard), ranks,
+                                problem);
+  stop_delivery();
+  try {
+    allocate(stream);
+  } catch (const std::exception& failure) {
+    problem = failure.what();
+  }
+  guard::agree(problem, ranks);
+  if (sink != nullptr) sink->begin(guard::run_shape(binding, options.guard, ranks));
+  start_delivery();
+  bound = true;
+}
+
+void DeviceGuard::Impl::allocate(cudaStream_t stream) {
+  // What runs still may use what is freed here.
+  guard::require(cudaStreamSynchronize(stream), "waiting for the steps before bind()");
+  const std::size_t group_count = binding.groups.size();
+  const auto world = static_cast<std::size_t>(ranks.size());
+  summary_size = kernels::summary_bytes(group_count);
+  own_summary = guard::DeviceMemory(summary_size);
+  guard::require(cudaMemsetAsync(own_summary.as<void>(), 0, summary_size, stream),
+                 "clearing the summary");
+  gathered_summaries = guard::DeviceMemory(world > 1 ? summary_size * world : 0);
+  groups = guard::DeviceMemory(group_count * sizeof(kernels::GroupSummary));
+  factors = guard::DeviceMemory(group_count * sizeof(device::GroupFactor));
+  reset_state(stream);
+  shards.build(binding.shards, group_count, stream);
+  local.build(binding.local, group_count, stream);
+  grids = guard::grids_for(shards.plan());
+  local_grids = guard::grids_for(local.plan());
+  delivery.build(binding);
+  enqueued = 0;
+}
+
+// The window is kept; everything that counts within a binding starts again.
+void DeviceGuard::Impl::reset_state(cudaStream_t stream) {
+  const bool first = state.as<void>() == nullptr;
+  DeviceState fresh;
+  fresh.policy = guard::policy_of(options.guard);
+  if (first) state = guard::DeviceMemory(sizeof fresh);
+  DeviceState* at = state.as<DeviceState>();
+  if (!first) {
+    guard::require(cudaMemcpyAsync(&fresh.state, &at->state, sizeof fresh.state,
+                                   cudaMemcpyDeviceToHost, stream),
+                   "reading the window");
+    guard::require(cudaStreamSynchronize(stream), "reading the window");
+  }
+  guard::require(cudaMemcpyAsync(at, &fresh, sizeof fresh, cudaMemcpyHostToDevice, stream),
+                 "writing the guard's state");
+  guard::require(cudaStreamSynchronize(stream), "writing the guard's state");
+}
+
+void DeviceGuard::Impl::start_delivery() {
+  attached = sink != nullptr && sink->attach(delivery);
+  if (!attached && (sink != nullptr || ranks.size() > 1)) poll_thread.start(delivery, sink);
+}
+
+// Afterwards everything that ended has been handed on.
+void DeviceGuard::Impl::stop_delivery() {
+  if (!attached && !poll_thread.running()) return;
+  if (attached) sink->detach(delivery);
+  attached = false;
+  poll_thread.stop();
+  if (sink != nullptr) delivery.drain(*sink);
+}
+
+// ---- step --------------------------------------------------------------------------------------
+
+cudaError_t DeviceGuard::Impl::statistics(const guard::DevicePlan& plan, unsigned grid,
+                                          cudaStream_t stream) noexcept {
+  return device::launch(device::find_statistics_kernel(device::norm_type_of(kNormType)), grid,
+                        device::kBlockThreads, stream, plan.plan().tensors, plan.plan().chunks,
+                        plan.plan().chunk_count, kNormType, plan.chunks());
+}
+
+cudaError_t DeviceGuard::Impl::fold(const guard::DevicePlan& plan, device::GradientKind kind,
+                                    unsigned grid, const device::ScalarInput& loss_scale,
+                                    cudaStream_t stream) noexcept {
+  DeviceState* at = state.as<DeviceState>();
+  device::FoldArguments a;
+  a.plan = plan.plan();
+  a.chunks = plan.chunks();
+  a.tensors = plan.tensors();
+  a.summary = own();
+  a.loss_scale = loss_scale;
+  a.counters = &at->counters;
+  a.progress = delivery.records().progress();
+  a.blocks_done = &at->blocks_done[kind == device::GradientKind::kShards ? 0 : 1];
+  a.kind = kind;
+  return device::launch(device::find_fold_kernel(), grid, device::kBlockThreads, stream, a);
+}
+
+cudaError_t DeviceGuard::Impl::gather_statistics(const DeviceStepInput& input,
+                                                 cudaStream_t stream) noexcept {
+  if (const cudaError_t error = statistics(shards, grids.statistics, stream)) return error;
+  return fold(shards, device::GradientKind::kShards, grids.fold,
+              scalar(input.loss_scale, input.loss_scale_at), stream);
+}
+
+cudaError_t DeviceGuard::Impl::decide_and_act(const device::StepInputs& inputs,
+                                              cudaStream_t stream) noexcept {
+  DeviceState* at = state.as<DeviceState>();
+  device::DecideArguments a;
+  a.gathered = gathered();
+  a.world_size = static_cast<std::uint32_t>(ranks.size());
+  a.rank = static_cast<std::uint32_t>(ranks.rank());
+  a.group_count = static_cast<std::uint32_t>(binding.groups.size());
+  a.p = kNormType;
+  a.policy = &at->policy;
+  a.state = &at->state;
+  a.counters = &at->counters;
+  a.own = own();
+  a.groups = groups.as<kernels::GroupSummary>();
+  a.factors = factors.as<device::GroupFactor>();
+  a.result = &at->result;
+  a.inputs = inputs;
+  a.shards = shards.plan();
+  a.shard_tensors = shards.tensors();
+  a.local = local.plan();
+  a.local_tensors = local.tensors();
+  a.ring = delivery.records().ring();
+  a.progress = delivery.records().progress();
+  a.shadow = options.guard.shadow;
+  const cudaError_t decided =
+      device::launch(device::find_decide_kernel(), 1, device::kBlockThreads, stream, a);
+  if (decided != cudaSuccess || options.action != DeviceAction::kScaleGradients) return decided;
+  return device::launch(device::find_apply_kernel(), grids.apply, device::kBlockThreads, stream,
+                        shards.plan().tensors, shards.plan().chunks, shards.plan().chunk_count,
+                        factors.as<const device::GroupFactor>(), &at->result);
+}
+
+DeviceStatus DeviceGuard::Impl::step(const DeviceStepInput& input, cudaStream_t stream) noexcept {
+  if (!bound) return DeviceStatus::kNotBound;
+  // Before anything is enqueued: a step without its exchange would leave the other ranks waiting.
+  if (const DeviceStatus known = ranks.poll();
+      known == DeviceStatus::kCollectiveError || known == DeviceStatus::kCollectiveTimeout) {
+    return known;
+  }
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  if (const cudaError_t error = cudaStreamIsCapturing(stream, &capture)) {
+    return fail(error, "asking whether the stream is being captured");
+  }
+  const bool capturing = capture == cudaStreamCaptureStatusActive;
+  if (const cudaError_t error = gather_statistics(input, stream)) {
+    return fail(error, "enqueueing the statistics");
+  }
+  if (ranks.size() > 1) {
+    const DeviceStatus gathering =
+        ranks.enqueue_all_gather(own(), gathered_summaries.as<void>(), summary_size, stream);
+    if (gathering != DeviceStatus::kOk) return gathering;
+  }
+  if (const cudaError_t error = decide_and_act(inputs_of(input, capturing), stream)) {
+    return fail(error, "enqueueing the decision");
+  }
+  last_stream = stream;
+  if (!capturing) {
+    ++enqueued;
+    delivery.annotate(input.step, input.batch_ids);
+  }
+  return DeviceStatus::kOk;
+}
+
+// The error stays CUDA's: it is neither read by cudaGetLastError nor cleared here.
+DeviceStatus DeviceGuard::Impl::fail(cudaError_t failure, const char* doing) noexcept {
+  const std::lock_guard lock(error_mutex);
+  error = guard::describe(failure, doing);
+  return DeviceStatus::kCudaError;
+}
+
+bool DeviceGuard::Impl::stream_is_sick() noexcept {
+  const cudaError_t found = cudaStreamQuery(last_stream);
+  if (found == cudaSuccess || found == cudaErrorNotReady) return false;
+  fail(found, "waiting for the decision");
+  return true;
+}
+
+// ---- the public class --------------------------------------------------------------------------
+
+DeviceGuard::DeviceGuard(const DeviceGuardOptions& options, DeviceCollective& ranks,
+                         StepSink* sink) {
+  guard::check(options.guard);
+  impl_ = std::make_unique<Impl>(options, ranks, sink);
+}
+
+DeviceGuard::DeviceGuard(const DeviceGuardOptions& options, StepSink* sink) {
+  static SingleDevice single;
+  guard::check(options.guard);
+  impl_ = std::make_unique<Impl>(options, single, sink);
+}
+
+DeviceGuard::~DeviceGuard() = default;
+
+void DeviceGuard::bind(std::span<const TensorShard> shards, std::span<const TensorShard> local,
+                       cudaStream_t stream) {
+  impl_->bind(shards, local, stream);
+}
+
+DeviceStatus DeviceGuard::update(std::span<void* const> data, cudaStream_t stream) noexcept {
+  Impl& impl = *impl_;
+  if (!impl.bound) return DeviceStatus::kNotBound;
+  if (data.size() != impl.binding.shard_count) return DeviceStatus::kInvalidArgument;
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  if (const cudaError_t error = cudaStreamIsCapturing(stream, &capture)) {
+    return impl.fail(error, "asking whether the stream is being captured");
+  }
+  if (capture != cudaStreamCaptureStatusNone) return DeviceStatus::kCapturing;
+  if (const cudaError_t error = impl.shards.update(data, stream)) {
+    return impl.fail(error, "copying the new addresses");
+  }
+  return DeviceStatus::kOk;
+}
+
+DeviceStatus DeviceGuard::observe_local(cudaStream_t stream) noexcept {
+  Impl& impl = *impl_;
+  if (!impl.bound) return DeviceStatus::kNotBound;
+  if (impl.local.empty()) return DeviceStatus::kOk;
+  cudaError_t error = impl.statistics(impl.local, impl.local_grids.statistics, stream);
+  if (error == cudaSuccess) {
+    error = impl.fold(impl.local, device::GradientKind::kLocal, impl.local_grids.fold, {}, stream);
+  }
+  return error == cudaSuccess ? DeviceStatus::kOk : impl.fail(error, "observing local gradients");
+}
+
+DeviceStatus DeviceGuard::step(const DeviceStepInput& input, cudaStream_t stream) noexcept {
+  return impl_->step(input, stream);
+}
+
+DeviceStatus DeviceGuard::wait(StepOutcome* outcome, std::chrono::milliseconds timeout) noexcept {
+  Impl& impl = *impl_;
+  if (!impl.bound || impl.enqueued == 0) return DeviceStatus::kNotBound;
+  constexpr int kSpins = 2000;
+  constexpr std::chrono::milliseconds kAskCudaEvery{100};
+  const Clock::time_point start = Clock::now();
+  Clock::time_point ask = start + kAskCudaEvery;
+  std::uint64_t words[guard::RecordReader::kHeaderWords];
+  for (int turn = 0;; ++turn) {
+    using Read = guard::RecordReader::Read;
+    const Read read = impl.delivery.records().read(impl.enqueued, words);
+    // More steps ran than we were told of: whose decision is wanted cannot be said.
+    if (read == Read::kOverwritten) return DeviceStatus::kInvalidArgument;
+    if (read == Read::kDone) {
+      const auto& header = *reinterpret_cast<const device::RecordHeader*>(words);
+      *outcome = guard::outcome_of(header.result, impl.options.guard.shadow);
+      return DeviceStatus::kOk;
+    }
+    if (turn < kSpins) continue;
+    const Clock::time_point now = Clock::now();
+    if (now >= ask) {
+      if (impl.stream_is_sick()) return DeviceStatus::kCudaError;
+      ask = now + kAskCudaEvery;
+    }
+    if (now - start >= timeout) return DeviceStatus::kTimeout;
+    std::this_thread::sleep_for(std::chrono::microseconds(20));
+  }
+}
+
+void DeviceGuard::expect_replay(std::uint64_t step,
+                                std::span<const std::string_view> batch_ids) noexcept {
+  ++impl_->enqueued;
+  impl_->delivery.annotate(step, batch_ids);
+}
+
+const float* DeviceGuard::found_inf() const noexcept {
+  return impl_->bound ? &impl_->state.as<DeviceState>()->result.found_inf : nullptr;
+}
+
+const float* DeviceGuard::grad_scale() const noexcept {
+  return impl_->bound ? &impl_->state.as<DeviceState>()->result.grad_scale : nullptr;
+}
+
+DeviceStatus DeviceGuard::health() const noexcept { return impl_->delivery.health(); }
+
+std::uint64_t DeviceGuard::lost_records() const noexcept { return impl_->delivery.lost_records(); }
+
+std::string DeviceGuard::last_error() const {
+  const std::lock_guard lock(impl_->error_mutex);
+  return impl_->error.empty() ? impl_->ranks.last_error() : impl_->error;
+}
+
+}  // namespace gradwarden

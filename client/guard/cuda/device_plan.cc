@@ -1,0 +1,106 @@
+#include "client/guard/cuda/device_plan.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace gradwarden::guard {
+namespace {
+
+using kernels::cuda::TensorEntry;
+
+template <typename T>
+DeviceMemory upload_table(const std::vector<T>& table, cudaStream_t stream) {
+  DeviceMemory memory(table.size() * sizeof(T));
+  if (!table.empty()) {
+    require(cudaMemcpyAsync(memory.as<T>(), table.data(), table.size() * sizeof(T),
+                            cudaMemcpyHostToDevice, stream),
+            "copying the guard's tables to the device");
+  }
+  return memory;
+}
+
+std::vector<TensorEntry> entries_of(std::span<const Segment> segments) {
+  std::vector<TensorEntry> entries;
+  entries.reserve(segments.size());
+  for (const Segment& segment : segments) {
+    TensorEntry entry;
+    entry.data = segment.data;
+    entry.count = segment.count;
+    entry.offset = segment.offset;
+    entry.weight = 1.0 / segment.replicas;
+    entry.id = segment.tensor;
+    entry.group = segment.group;
+    entry.dtype = static_cast<kernels::DType>(segment.dtype);
+    entries.push_back(entry);
+  }
+  return entries;
+}
+
+}  // namespace
+
+DevicePlan::~DevicePlan() {
+  for (const Copy& copy : copies_) {
+    if (copy.read != nullptr) cudaEventDestroy(copy.read);
+  }
+}
+
+void DevicePlan::build(std::span<const Segment> segments, std::size_t group_count,
+                       cudaStream_t stream) {
+  tables_ =
+      kernels::cuda::build_plan(entries_of(segments), static_cast<std::uint32_t>(group_count));
+  origins_.clear();
+  for (const Segment& segment : segments) {
+    origins_.push_back({segment.shard, segment.byte_offset});
+  }
+  upload(stream);
+  make_copies();
+  require(cudaStreamSynchronize(stream), "copying the guard's tables to the device");
+}
+
+void DevicePlan::upload(cudaStream_t stream) {
+  entries_ = upload_table(tables_.tensors, stream);
+  chunk_entries_ = upload_table(tables_.chunks, stream);
+  group_tensors_ = upload_table(tables_.group_tensors, stream);
+  group_first_ = upload_table(tables_.group_first, stream);
+  chunks_ = DeviceMemory(tables_.chunks.size() * sizeof(kernels::cuda::ChunkStatistics));
+  tensors_ = DeviceMemory(tables_.tensors.size() * sizeof(kernels::Statistics));
+  plan_ = kernels::cuda::plan_over(tables_, entries_.as<const TensorEntry>(),
+                                   chunk_entries_.as<const kernels::cuda::ChunkEntry>(),
+                                   group_tensors_.as<const std::uint32_t>(),
+                                   group_first_.as<const std::uint32_t>());
+}
+
+void DevicePlan::make_copies() {
+  for (Copy& copy : copies_) {
+    copy.entries = PinnedMemory(tables_.tensors.size() * sizeof(TensorEntry));
+    if (copy.read == nullptr) {
+      require(cudaEventCreateWithFlags(&copy.read, cudaEventDisableTiming), "making an event");
+    }
+  }
+}
+
+cudaError_t DevicePlan::update(std::span<void* const> data, cudaStream_t stream) noexcept {
+  std::vector<TensorEntry>& entries = tables_.tensors;
+  std::size_t first = entries.size();
+  std::size_t last = 0;
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    void* now = static_cast<char*>(data[origins_[i].shard]) + origins_[i].byte_offset;
+    if (entries[i].data == now) continue;
+    entries[i].data = now;
+    first = std::min(first, i);
+    last = i;
+  }
+  if (first > last) return cudaSuccess;
+  Copy& copy = copies_[next_copy_++ % kCopies];
+  if (cudaEventQuery(copy.read) != cudaSuccess) {
+    if (const cudaError_t error = cudaEventSynchronize(copy.read)) return error;
+  }
+  const std::size_t bytes = (last - first + 1) * sizeof(TensorEntry);
+  std::memcpy(copy.entries.host<TensorEntry>(), &entries[first], bytes);
+  const cudaError_t copied =
+      cudaMemcpyAsync(entries_.as<TensorEntry>() + first, copy.entries.host<TensorEntry>(), bytes,
+                      cudaMemcpyHostToDevice, stream);
+  return copied != cudaSuccess ? copied : cudaEventRecord(copy.read, stream);
+}
+
+}  // namespace gradwarden::guard

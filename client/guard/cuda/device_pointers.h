@@ -1,0 +1,17 @@
+// Checks at bind that gradients lie where kernels of the current device can reach them.
+#ifndef GRADWARDEN_CLIENT_GUARD_CUDA_DEVICE_POINTERS_H_
+#define GRADWARDEN_CLIENT_GUARD_CUDA_DEVICE_POINTERS_H_
+
+#include <span>
+#include <string>
+
+#include "gradwarden/tensor.h"
+
+namespace gradwarden::guard {
+
+// What is wrong with the first shard that is out of reach, or nothing. `list` names the argument.
+std::string check_device_pointers(std::span<const TensorShard> shards, const char* list);
+
+}  // namespace gradwarden::guard
+
+#endif  // GRADWARDEN_CLIENT_GUARD_CUDA_DEVICE_POINTERS_H_

@@ -1,0 +1,61 @@
+#include "client/guard/cuda/record_reader.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+
+namespace gradwarden::guard {
+namespace {
+
+using kernels::cuda::Progress;
+using kernels::cuda::RecordHeader;
+
+constexpr std::uint64_t kRingBytes = 8u << 20;
+constexpr std::uint64_t kMinSlots = 16;
+constexpr std::uint64_t kMaxSlots = 256;
+
+constexpr std::size_t kBeginWord = offsetof(RecordHeader, begin) / 8;
+constexpr std::size_t kEndWord = offsetof(RecordHeader, end) / 8;
+
+// The device writes these words while we read.
+std::uint64_t acquire(const std::uint64_t& word) {
+  return std::atomic_ref(const_cast<std::uint64_t&>(word)).load(std::memory_order_acquire);
+}
+std::uint64_t relaxed(const std::uint64_t& word) {
+  return std::atomic_ref(const_cast<std::uint64_t&>(word)).load(std::memory_order_relaxed);
+}
+
+}  // namespace
+
+void RecordReader::build(bool full, std::size_t groups, std::size_t world_size) {
+  ring_.slot_bytes = kernels::cuda::record_bytes(full, groups, world_size);
+  ring_.slot_count =
+      static_cast<std::uint32_t>(std::clamp(kRingBytes / ring_.slot_bytes, kMinSlots, kMaxSlots));
+  ring_.full = full;
+  slots_ = PinnedMemory(ring_.slot_bytes * ring_.slot_count);
+  progress_ = PinnedMemory(sizeof(Progress));
+}
+
+kernels::cuda::RecordRing RecordReader::ring() const {
+  kernels::cuda::RecordRing ring = ring_;
+  ring.slots = slots_.device<unsigned char>();
+  return ring;
+}
+
+std::uint64_t RecordReader::started() const { return acquire(progress_.host<Progress>()->started); }
+
+std::uint64_t RecordReader::decided() const { return acquire(progress_.host<Progress>()->decided); }
+
+RecordReader::Read RecordReader::read(std::uint64_t sequence, std::span<std::uint64_t> out) const {
+  const std::uint64_t slot = sequence % ring_.slot_count;
+  const auto* words = reinterpret_cast<const std::uint64_t*>(slots_.host<unsigned char>() +
+                                                             slot * ring_.slot_bytes);
+  const std::uint64_t end = acquire(words[kEndWord]);
+  if (end < sequence) return Read::kNotYet;
+  if (end > sequence) return Read::kOverwritten;
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = relaxed(words[i]);
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return relaxed(words[kBeginWord]) == sequence ? Read::kDone : Read::kOverwritten;
+}
+
+}  // namespace gradwarden::guard

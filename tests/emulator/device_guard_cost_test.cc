@@ -1,0 +1,166 @@
+// What a step costs, from the counters of the emulated runtime: launches, collectives, copies,
+// waits, allocations, and bytes of gradient memory. None of it grows with the number of tensors.
+// The counts are printed as a table; they are counts, not times, and no GPU is measured.
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <mutex>
+
+#include "gradwarden/device_guard.h"
+#include "tests/emulator/gpu_ranks.h"
+#include "tests/emulator/runtime/control.h"
+
+namespace gradwarden {
+namespace {
+
+using emulator::DeviceFloats;
+using emulator::GpuRank;
+using emulator::run_gpu_ranks;
+using emulator::RuntimeCounters;
+using emulator::shard_of;
+using emulator::some_values;
+
+enum class Step { kHealthy, kClips, kSkips };
+
+struct Case {
+  std::size_t tensors;
+  std::size_t elements;  // of each
+  Step step;
+};
+
+const char* name_of(Step step) {
+  return step == Step::kHealthy ? "healthy" : step == Step::kClips ? "clips" : "skips";
+}
+
+GuardOptions options_for(Step step) {
+  GuardOptions options;
+  options.max_norm = step == Step::kClips ? 0.125 : 1e9;
+  options.skip_above = step == Step::kSkips ? 0.125 : 0;
+  return options;
+}
+
+// Gradients of one buffer, each tensor a stretch of it at a 16-byte boundary, as trainers lay them
+// out.
+std::vector<TensorShard> cut(const DeviceFloats& buffer, const Case& c) {
+  std::vector<TensorShard> shards;
+  for (std::size_t i = 0; i < c.tensors; ++i) {
+    TensorShard shard;
+    shard.name = "tensor" + std::to_string(i);
+    shard.group = "group" + std::to_string(i % 12);
+    shard.data = buffer.data() + i * c.elements;
+    shard.count = c.elements;
+    shards.push_back(shard);
+  }
+  return shards;
+}
+
+// Of one step of one rank of one.
+RuntimeCounters count_step(const Case& c) {
+  RuntimeCounters counters;
+  run_gpu_ranks(1, [&](GpuRank& gpu) {
+    emulator::set_delays(0);
+    DeviceFloats gradients(some_values(c.tensors * c.elements, 1));
+    DeviceGuard guard({.guard = options_for(c.step)});
+    guard.bind(cut(gradients, c), {}, gpu.stream);
+    emulator::reset_runtime_counters();
+    ASSERT_EQ(guard.step({.step = 1}, gpu.stream), DeviceStatus::kOk);
+    counters = emulator::runtime_counters();  // before the stream is waited for by the test
+    ASSERT_EQ(cudaStreamSynchronize(gpu.stream), cudaSuccess);
+    const RuntimeCounters after = emulator::runtime_counters();
+    counters.bytes_read = after.bytes_read;
+    counters.bytes_written = after.bytes_written;
+  });
+  return counters;
+}
+
+class DeviceGuardCost : public testing::TestWithParam<Case> {};
+INSTANTIATE_TEST_SUITE_P(
+    Tensors, DeviceGuardCost,
+    testing::Values(Case{1, 740000, Step::kHealthy}, Case{1, 740000, Step::kClips},
+                    Case{1, 740000, Step::kSkips}, Case{148, 5000, Step::kHealthy},
+                    Case{148, 5000, Step::kClips}, Case{148, 5000, Step::kSkips},
+                    Case{10000, 76, Step::kHealthy}, Case{10000, 76, Step::kClips},
+                    Case{10000, 76, Step::kSkips}),
+    [](const auto& info) { return std::to_string(info.param.tensors) + name_of(info.param.step); });
+
+TEST_P(DeviceGuardCost, IsFourLaunchesAndNoCopyWaitOrAllocationWhateverTheNumberOfTensors) {
+  const Case c = GetParam();
+  const RuntimeCounters n = count_step(c);
+  const double bytes = static_cast<double>(c.tensors * c.elements * sizeof(float));
+  const double read = static_cast<double>(n.bytes_read) / bytes;
+  const double written = static_cast<double>(n.bytes_written) / bytes;
+  std::printf(
+      "%6zu tensors, %-7s: %llu launches, %llu collectives, %llu copies, %llu waits, %llu "
+      "allocations, gradients read %.2f x, written %.2f x\n",
+      c.tensors, name_of(c.step), static_cast<unsigned long long>(n.kernel_launches),
+      static_cast<unsigned long long>(n.collectives),
+      static_cast<unsigned long long>(n.async_copies),
+      static_cast<unsigned long long>(n.synchronisations()),
+      static_cast<unsigned long long>(n.allocations), read, written);
+  EXPECT_EQ(n.kernel_launches, 4U);
+  EXPECT_EQ(n.collectives, 0U) << "one rank";
+  EXPECT_EQ(n.async_copies, 0U);
+  EXPECT_EQ(n.memsets, 0U);
+  EXPECT_EQ(n.host_functions, 0U);
+  EXPECT_EQ(n.event_records, 0U);
+  EXPECT_EQ(n.allocations, 0U);
+  EXPECT_EQ(n.frees, 0U);
+  EXPECT_TRUE(n.blocking_calls.empty()) << n.blocking_calls.begin()->first;
+  EXPECT_EQ(read, c.step == Step::kClips ? 2.0 : 1.0);
+  EXPECT_EQ(written, c.step == Step::kClips ? 1.0 : 0.0);
+}
+
+TEST(DeviceGuardCost, IsOneCollectivePerRankAndStepBesideThat) {
+  constexpr int kRanks = 4;
+  constexpr std::uint64_t kSteps = 3;
+  RuntimeCounters before;
+  RuntimeCounters after;
+  run_gpu_ranks(kRanks, [&](GpuRank& gpu) {
+    const Case c{148, 500, Step::kHealthy};
+    DeviceFloats gradients(some_values(c.tensors * c.elements, 1));
+    NcclRanks ranks(gpu.communicator, gpu.stream);
+    DeviceGuard guard({.guard = options_for(c.step)}, ranks);
+    guard.bind(cut(gradients, c), {}, gpu.stream);
+    int ready = gpu.rank;
+    std::vector<int> all(kRanks);
+    ASSERT_TRUE(ranks.all_gather(&ready, all.data(), sizeof ready));  // all have bound
+    if (gpu.rank == 0) before = emulator::runtime_counters();
+    ASSERT_TRUE(ranks.all_gather(&ready, all.data(), sizeof ready));
+    for (std::uint64_t step = 0; step < kSteps; ++step) {
+      ASSERT_EQ(guard.step({.step = step}, gpu.stream), DeviceStatus::kOk);
+    }
+    StepOutcome outcome;
+    ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk);
+    ASSERT_TRUE(ranks.all_gather(&ready, all.data(), sizeof ready));
+    if (gpu.rank == 0) after = emulator::runtime_counters();
+    ASSERT_TRUE(ranks.all_gather(&ready, all.data(), sizeof ready));
+  });
+  // The two exchanges of the test itself fall between the counts.
+  const std::uint64_t collectives = after.collectives - before.collectives;
+  EXPECT_GE(collectives, kRanks * (kSteps + 1));
+  EXPECT_LE(collectives, kRanks * (kSteps + 2));
+  EXPECT_EQ(after.kernel_launches - before.kernel_launches, kRanks * kSteps * 4);
+  EXPECT_EQ(after.allocations, before.allocations);
+}
+
+TEST(DeviceGuardCost, OfObservingLocalGradientsIsTwoLaunchesAndOneReadMore) {
+  RuntimeCounters counters;
+  run_gpu_ranks(1, [&](GpuRank& gpu) {
+    const Case c{148, 500, Step::kHealthy};
+    DeviceFloats reduced(some_values(c.tensors * c.elements, 1));
+    DeviceFloats local(some_values(c.tensors * c.elements, 2));
+    DeviceGuard guard({.guard = options_for(c.step)});
+    guard.bind(cut(reduced, c), cut(local, c), gpu.stream);
+    emulator::reset_runtime_counters();
+    ASSERT_EQ(guard.observe_local(gpu.stream), DeviceStatus::kOk);
+    ASSERT_EQ(cudaStreamSynchronize(gpu.stream), cudaSuccess);
+    counters = emulator::runtime_counters();
+    EXPECT_EQ(counters.bytes_read, local.size() * sizeof(float));
+  });
+  EXPECT_EQ(counters.kernel_launches, 2U);
+  EXPECT_EQ(counters.async_copies, 0U);
+  EXPECT_EQ(counters.bytes_written, 0U);
+}
+
+}  // namespace
+}  // namespace gradwarden
