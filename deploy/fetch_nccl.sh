@@ -6,7 +6,7 @@
 set -euo pipefail
 [[ $# -eq 1 && "$1" != -* ]] || { sed -n '2,5s/^# \{0,1\}//p' "$0"; [[ "${1:-}" == -h || "${1:-}" == --help ]]; exit; }
 directory=$1
-for include in /usr/include /usr/local/include /usr/local/cuda/include; do
+for include in /usr/local/include /usr/include; do  # where CMake looks by itself
   if [[ -r "$include/nccl.h" ]]; then echo "$include"; exit; fi
 done
 if [[ ! -r "$directory/include/nccl.h" ]]; then

@@ -4,7 +4,8 @@ gradwarden_test(cli_test
           unit/cli_plot_test.cc unit/cli_text_test.cc
   LIBS gradwarden_cli)
 
-gradwarden_test(cli_e2e_test SOURCES e2e/cli_test.cc LIBS gradwarden_daemon_process gradwarden_rpc LABELS e2e)
+gradwarden_test(cli_e2e_test SOURCES e2e/cli_test.cc e2e/cli_watch_test.cc
+  LIBS gradwarden_daemon_process gradwarden_rpc LABELS e2e)
 gradwarden_use_rpc_pch(cli_e2e_test)
 target_compile_definitions(cli_e2e_test PRIVATE GRADWARDEN_TEST_COMMAND="$<TARGET_FILE:gradwarden_command>")
 add_dependencies(cli_e2e_test gradwarden_command)

@@ -1,10 +1,11 @@
 # Client: guard, collectives, reporter.
 gradwarden_test(client_guard_test
-  SOURCES unit/client_collective_test.cc unit/client_guard_test.cc property/guard_sharding_test.cc
+  SOURCES unit/client_annotations_test.cc unit/client_collective_test.cc unit/client_guard_policy_test.cc unit/client_guard_test.cc property/guard_sharding_test.cc
   LIBS gradwarden_client_guard gradwarden_client_collective)
 
 gradwarden_test(client_reporter_test
-  SOURCES unit/allocation_counter.cc unit/client_backlog_test.cc unit/client_reporter_test.cc unit/client_ring_test.cc unit/history_file_test.cc
+  SOURCES unit/allocation_counter.cc unit/client_backlog_test.cc unit/client_delivery_test.cc
+          unit/client_reporter_test.cc unit/client_ring_test.cc unit/history_file_test.cc
   LIBS gradwarden_client_reporter gradwarden_client_collective gradwarden_client_guard)
 gradwarden_use_rpc_pch(client_reporter_test)
 
@@ -21,7 +22,7 @@ endif()
 # The GPU path on the emulated CUDA runtime and NCCL.
 if(GRADWARDEN_EMULATED_RUNTIME)
   gradwarden_emulated_test(device_guard_test
-    SOURCES emulator/device_guard_cost_test.cc emulator/device_guard_failure_test.cc emulator/device_guard_graph_test.cc
+    SOURCES emulator/device_guard_cost_test.cc emulator/device_guard_failure_test.cc emulator/device_guard_graph_test.cc emulator/device_guard_policy_test.cc
             emulator/device_guard_ranks_test.cc emulator/device_guard_test.cc emulator/gpu_ranks.cc
     LIBS gradwarden_client_guard_cuda gradwarden_client_nccl gradwarden_client_guard gradwarden_client_collective
     LABELS emulator)

@@ -13,7 +13,7 @@ target_link_libraries(gradwarden_emulator PUBLIC gradwarden_kernels_cuda_plan Bo
 
 gradwarden_test(emulator_test
   SOURCES emulator/apply_test.cc emulator/broken_kernels_test.cc emulator/decide_test.cc
-          emulator/statistics_test.cc emulator/step_device.cc property/kernel_reference.cc
+          emulator/large_tensor_test.cc emulator/statistics_test.cc emulator/step_device.cc property/kernel_reference.cc
   LIBS gradwarden_emulator gradwarden_kernels_cpu hwy::hwy Threads::Threads
   LABELS emulator)
 
@@ -58,7 +58,8 @@ endfunction()
 if(GRADWARDEN_EMULATED_RUNTIME)
   # Without kernels there are no fibers, so ThreadSanitizer can watch.
   gradwarden_emulated_test(emulated_runtime_test
-    SOURCES emulator/runtime/graph_test.cc emulator/runtime/nccl_test.cc
+    SOURCES emulator/runtime/graph_test.cc emulator/runtime/memory_test.cc
+            emulator/runtime/nccl_failure_test.cc emulator/runtime/nccl_test.cc
             emulator/runtime/stream_test.cc
     LABELS runtime)
   gradwarden_emulated_test(emulated_kernel_test

@@ -14,7 +14,7 @@ gradwarden_test(daemon_store_test SOURCES unit/daemon_store_test.cc
 gradwarden_test(daemon_ingest_parts_test SOURCES unit/daemon_ingest_parts_test.cc
   LIBS gradwarden_daemon_ingest)
 gradwarden_test(daemon_concurrency_test SOURCES unit/daemon_concurrency_test.cc
-  LIBS gradwarden_daemon_ingest gradwarden_daemon_query)
+  LIBS gradwarden_daemon_ingest gradwarden_daemon_query spdlog::spdlog)
 gradwarden_test(daemon_metrics_test SOURCES unit/daemon_metrics_test.cc LIBS gradwarden_daemon_metrics)
 gradwarden_test(daemon_config_test SOURCES unit/daemon_config_test.cc LIBS gradwarden_daemon_app)
 

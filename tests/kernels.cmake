@@ -1,6 +1,6 @@
 # kernels/: the pure rules, and the CPU kernels against an independent reference.
 gradwarden_test(numerics_test
-  SOURCES unit/numerics_clip_test.cc unit/numerics_decision_test.cc unit/numerics_spike_rule_test.cc
+  SOURCES unit/numerics_clip_test.cc unit/numerics_decision_test.cc unit/numerics_rules_test.cc unit/numerics_spike_rule_test.cc
           unit/numerics_statistics_test.cc
   LIBS gradwarden_numerics
   LABELS unit)

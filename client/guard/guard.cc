@@ -7,8 +7,10 @@
 #include <thread>
 
 #include "client/guard/binding.h"
+#include "client/guard/group_rules.h"
 #include "client/guard/options.h"
 #include "client/guard/run_shape.h"
+#include "client/guard/state_bytes.h"
 #include "client/guard/summary.h"
 #include "gradwarden/error.h"
 #include "kernels/cpu/scale.h"
@@ -34,7 +36,7 @@ struct Guard::Impl {
   struct Reading {
     explicit Reading(kernels::ParallelFor& threads) : kernel(threads) {}
     void plan(std::vector<Segment> list);
-    void run() noexcept { kernel.run(tensors, 2.0, statistics); }
+    void run(double norm_type) noexcept { kernel.run(tensors, norm_type, statistics); }
 
     kernels::StatisticsKernel kernel;
     std::vector<Segment> segments;
@@ -54,6 +56,7 @@ struct Guard::Impl {
   bool non_finite() const noexcept { return global.nan_count + global.inf_count != 0; }
   kernels::StepVerdict decide(bool agreed) noexcept;
   StepOutcome outcome_of(const kernels::StepVerdict& verdict) const noexcept;
+  void clip_groups(StepOutcome& outcome) noexcept;
   void act(const StepOutcome& outcome) noexcept;
   void record(const StepInput& input, const StepOutcome& outcome,
               const kernels::StepVerdict& verdict) noexcept;
@@ -72,6 +75,9 @@ struct Guard::Impl {
   bool observed = false;
   std::uint64_t sequence = 0;  // steps since bind
   std::vector<kernels::Tensor> scaled;
+  std::vector<kernels::Scaling> scalings;  // of `scaled`
+  std::vector<kernels::GroupPolicy> group_policies;
+  std::vector<double> group_coefficients;
   std::vector<unsigned char> mine;
   std::vector<unsigned char> gathered;
   std::vector<GroupSummary> groups;
@@ -104,6 +110,10 @@ void Guard::Impl::bind(std::span<const TensorShard> shard_list,
   mine.assign(kernels::summary_bytes(groups.size()), 0);
   gathered.assign(mine.size() * world, 0);
   global.resize(groups.size(), world);
+  global.norm_type = options.norm_type;
+  group_policies = guard::group_policies(options, binding.groups);
+  group_coefficients.assign(groups.size(), 1.0);
+  scalings.assign(scaled.size(), {});
   own.reserve(guard::kMaxNonFinite);
   observed = false;
   sequence = 0;
@@ -114,12 +124,14 @@ void Guard::Impl::bind(std::span<const TensorShard> shard_list,
 // One pass over the shards, one all-gather. False if the ranks could not exchange or are at
 // different steps; `global` is then this rank's alone.
 bool Guard::Impl::exchange(const StepInput& input) noexcept {
-  shards.run();
+  shards.run(options.norm_type);
   RankHeader header;
   header.sequence = ++sequence;
   header.loss_scale = input.loss_scale.value_or(0);
-  guard::summarize_shards(shards.segments, shards.statistics, header, groups);
-  if (observed) guard::summarize_local(local.segments, local.statistics, header);
+  guard::summarize_shards(shards.segments, shards.statistics, options.norm_type, header, groups);
+  if (observed) {
+    guard::summarize_local(local.segments, local.statistics, options.norm_type, header);
+  }
   std::memcpy(mine.data(), &header, sizeof header);
   std::memcpy(mine.data() + sizeof header, groups.data(), groups.size() * sizeof(GroupSummary));
   const bool agreed = ranks.all_gather(mine.data(), gathered.data(), mine.size());
@@ -149,18 +161,43 @@ StepOutcome Guard::Impl::outcome_of(const kernels::StepVerdict& verdict) const n
   outcome.reason = static_cast<Reason>(verdict.reason);
   outcome.grad_norm = non_finite() ? std::numeric_limits<double>::quiet_NaN() : global.norm;
   outcome.clip_coefficient = verdict.clip_coefficient;
+  outcome.learning_rate_factor = verdict.learning_rate_factor;
   outcome.shadow = options.shadow;
   outcome.stop_requested = verdict.stop_requested && !options.shadow;
   return outcome;
 }
 
-// The one write to gradient memory: clip coefficient and loss scale in one factor. A skipped step
-// is left untouched.
+// What the groups' own thresholds add to the verdict on the whole.
+void Guard::Impl::clip_groups(StepOutcome& outcome) noexcept {
+  const bool usable = outcome.decision != Decision::kSkip && !non_finite();
+  for (std::size_t group = 0; group < group_policies.size(); ++group) {
+    double& coefficient = group_coefficients[group];
+    coefficient = outcome.clip_coefficient;
+    if (!usable) continue;
+    coefficient = kernels::group_coefficient(group_policies[group], global.group_norms[group],
+                                             outcome.clip_coefficient);
+    if (coefficient < outcome.clip_coefficient) ++outcome.clipped_groups;
+  }
+  if (outcome.clipped_groups == 0 || outcome.decision != Decision::kApply) return;
+  outcome.decision = Decision::kClip;
+  outcome.reason = Reason::kGroupMaxNorm;
+}
+
+// The one write to gradient memory: clip coefficients, loss scale and limits in one pass. A skipped
+// step is left untouched.
 void Guard::Impl::act(const StepOutcome& outcome) noexcept {
   if (!outcome.should_update()) return;
-  double factor = outcome.shadow ? 1.0 : outcome.clip_coefficient;
-  if (global.loss_scale > 0) factor /= global.loss_scale;
-  kernels::scale(scaled, factor, threads);
+  const double unscale = global.loss_scale > 0 ? 1.0 / global.loss_scale : 1.0;
+  for (std::size_t i = 0; i < scaled.size(); ++i) {
+    const std::uint32_t group = shards.segments[i].group;
+    scalings[i].factor = unscale;
+    scalings[i].limit = 0;
+    if (outcome.shadow) continue;
+    scalings[i].factor = group_coefficients[group];
+    if (global.loss_scale > 0) scalings[i].factor /= global.loss_scale;
+    scalings[i].limit = group_policies[group].value_limit;
+  }
+  kernels::scale(scaled, scalings, threads);
 }
 
 // Rank 0 tells what all ranks found first; the others every tensor of their own.
@@ -220,7 +257,7 @@ void Guard::bind(std::span<const TensorShard> shards, std::span<const TensorShar
 
 void Guard::observe_local() noexcept {
   if (!impl_->bound || impl_->local.segments.empty()) return;
-  impl_->local.run();
+  impl_->local.run(impl_->options.norm_type);
   impl_->observed = true;
 }
 
@@ -228,11 +265,20 @@ StepOutcome Guard::step(const StepInput& input) {
   if (!impl_->bound)
     throw Error("guard: step() before bind(); call bind() with the gradients first");
   const kernels::StepVerdict verdict = impl_->decide(impl_->exchange(input));
-  const StepOutcome outcome = impl_->outcome_of(verdict);
+  StepOutcome outcome = impl_->outcome_of(verdict);
+  impl_->clip_groups(outcome);
   if (impl_->sink != nullptr) impl_->record(input, outcome, verdict);
   impl_->act(outcome);
   impl_->observed = false;
   return outcome;
+}
+
+std::vector<std::byte> Guard::save_state() const {
+  return guard::save(impl_->state, impl_->policy);
+}
+
+void Guard::restore_state(std::span<const std::byte> state) {
+  impl_->state = guard::restore(state, impl_->policy);
 }
 
 }  // namespace gradwarden

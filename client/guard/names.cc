@@ -34,6 +34,12 @@ std::string_view to_string(Reason reason) {
       return "skip_limit";
     case Reason::kCollectiveFailed:
       return "collective_failed";
+    case Reason::kZScore:
+      return "z_score";
+    case Reason::kRobustZScore:
+      return "robust_z_score";
+    case Reason::kGroupMaxNorm:
+      return "group_max_norm";
   }
   return "unknown";
 }

@@ -19,6 +19,10 @@ NonFiniteTensor finding(const NonFiniteSummary& s, std::size_t rank, bool local)
           local};
 }
 
+void add_power(double& whole, const kernels::Statistics& s, double norm_type) {
+  whole = std::isinf(norm_type) ? std::max(whole, s.max_abs) : whole + s.power_sum;
+}
+
 void append_bounded(std::vector<NonFiniteTensor>& out, const NonFiniteTensor& finding) {
   if (out.size() < kMaxNonFinite) out.push_back(finding);
 }
@@ -27,8 +31,10 @@ void take_headers(const RankHeaders& headers, double unscale, GlobalStatistics& 
   global.observed = true;
   for (std::size_t rank = 0; rank < headers.count; ++rank) {
     const RankHeader& header = headers[rank];
-    global.shard_norms[rank] = std::sqrt(header.shard_power_sum) * unscale;
-    global.local_norms[rank] = std::sqrt(header.local_power_sum) * unscale;
+    const double shard = header.shard_power_sum;  // for p = infinity it is the norm itself
+    const double local = header.local_power_sum;
+    global.shard_norms[rank] = kernels::norm_of(shard, shard, global.norm_type) * unscale;
+    global.local_norms[rank] = kernels::norm_of(local, local, global.norm_type) * unscale;
     global.local_non_finite_counts[rank] = header.local_non_finite;
     global.observed = global.observed && header.observed != 0;
   }
@@ -39,13 +45,14 @@ void take_groups(double unscale, GlobalStatistics& global) {
   for (std::size_t group = 0; group < global.fold.size(); ++group) {
     const GroupSummary& sum = global.fold[group];
     kernels::add_group(sum, all);
-    global.group_norms[group] = std::sqrt(sum.power_sum) * unscale;
+    global.group_norms[group] =
+        kernels::norm_of(sum.power_sum, sum.max_abs, global.norm_type) * unscale;
     global.group_max_abs[group] = sum.max_abs * unscale;
     global.group_nan_counts[group] = kernels::count_up(sum.nan_count);
     global.group_inf_counts[group] = kernels::count_up(sum.inf_count);
     global.group_zero_counts[group] = kernels::count_near(sum.zero_count);
   }
-  global.norm = std::sqrt(all.power_sum) * unscale;
+  global.norm = kernels::norm_of(all.power_sum, all.max_abs, global.norm_type) * unscale;
   global.max_abs = all.max_abs * unscale;
   global.nan_count = all.nan_count;
   global.inf_count = all.inf_count;
@@ -85,8 +92,8 @@ void GlobalStatistics::resize(std::size_t group_count, std::size_t world_size) {
 }
 
 void summarize_shards(std::span<const Segment> segments,
-                      std::span<const kernels::Statistics> statistics, RankHeader& header,
-                      std::span<GroupSummary> groups) {
+                      std::span<const kernels::Statistics> statistics, double norm_type,
+                      RankHeader& header, std::span<GroupSummary> groups) {
   std::fill(groups.begin(), groups.end(), GroupSummary{});
   for (std::size_t i = 0; i < segments.size(); ++i) {
     const kernels::Statistics& s = statistics[i];
@@ -97,7 +104,7 @@ void summarize_shards(std::span<const Segment> segments,
     group.nan_count += static_cast<double>(s.nan_count) * weight;
     group.inf_count += static_cast<double>(s.inf_count) * weight;
     group.zero_count += static_cast<double>(s.zero_count) * weight;
-    header.shard_power_sum += s.power_sum;
+    add_power(header.shard_power_sum, s, norm_type);
     if (s.non_finite() && header.shard_non_finite == 0)
       header.shard_first = first_of(segments[i], s);
     header.shard_non_finite += s.nan_count + s.inf_count;
@@ -105,11 +112,12 @@ void summarize_shards(std::span<const Segment> segments,
 }
 
 void summarize_local(std::span<const Segment> segments,
-                     std::span<const kernels::Statistics> statistics, RankHeader& header) {
+                     std::span<const kernels::Statistics> statistics, double norm_type,
+                     RankHeader& header) {
   header.observed = 1;
   for (std::size_t i = 0; i < segments.size(); ++i) {
     const kernels::Statistics& s = statistics[i];
-    header.local_power_sum += s.power_sum;
+    add_power(header.local_power_sum, s, norm_type);
     if (s.non_finite() && header.local_non_finite == 0)
       header.local_first = first_of(segments[i], s);
     header.local_non_finite += s.nan_count + s.inf_count;

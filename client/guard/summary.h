@@ -24,7 +24,8 @@ using kernels::RankHeader;
 struct GlobalStatistics {
   void resize(std::size_t group_count, std::size_t world_size);
 
-  double norm = 0;  // unscaled, of the finite elements
+  double norm_type = 2;  // p
+  double norm = 0;       // unscaled, of the finite elements
   double max_abs = 0;
   double loss_scale = 0;
   std::uint64_t nan_count = 0;
@@ -55,14 +56,16 @@ struct RankHeaders {
   }
 };
 
-// Writes this rank's shards into `header` and `groups` (cleared first).
+// Writes this rank's shards into `header` and `groups` (cleared first). For p = infinity a sum of
+// powers is a largest magnitude.
 void summarize_shards(std::span<const Segment> segments,
-                      std::span<const kernels::Statistics> statistics, RankHeader& header,
-                      std::span<GroupSummary> groups);
+                      std::span<const kernels::Statistics> statistics, double norm_type,
+                      RankHeader& header, std::span<GroupSummary> groups);
 
 // Adds the local gradients to `header`.
 void summarize_local(std::span<const Segment> segments,
-                     std::span<const kernels::Statistics> statistics, RankHeader& header);
+                     std::span<const kernels::Statistics> statistics, double norm_type,
+                     RankHeader& header);
 
 // Folds the summaries of all ranks, gathered end to end, in rank order: the same bytes give the
 // same bits on every rank.

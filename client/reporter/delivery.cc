@@ -59,7 +59,8 @@ void Delivery::add(v1::Report report) {
   if (dropped != 0 && counters_.dropped == 0) {
     trouble(
         "the backlog is full and the oldest reports are dropped; is the daemon reachable? "
-        "ReporterOptions::backlog_bytes sets its size");
+        "ReporterOptions::backlog_bytes sets its size",
+        said_dropped_);
   }
   counters_.dropped += dropped;
 }
@@ -127,7 +128,8 @@ void Delivery::take(const v1::IngestResponse& response, Clock::time_point now) {
     }
     ++counters_.connects;
     backoff_.reset();
-    complained_ = false;
+    said_unreachable_ = false;
+    unreachable_since_ = Clock::time_point::max();
     state_ = State::kStreaming;
     next_heartbeat_ = now;  // tell at once where this rank is
   }
@@ -136,7 +138,7 @@ void Delivery::take(const v1::IngestResponse& response, Clock::time_point now) {
   }
   for (const auto& rejection : response.acknowledgement().rejected()) {
     counters_.rejected += backlog_.settle(rejection.sequence(), rejection.sequence());
-    trouble("the daemon refused a report for good: " + rejection.message());
+    trouble("the daemon refused a report for good: " + rejection.message(), said_rejected_);
   }
   if (response.has_retry_delay()) {
     hold_until_ = now + std::chrono::seconds(response.retry_delay().seconds()) +
@@ -152,18 +154,24 @@ void Delivery::stream_ended(const grpc::Status& status, Clock::time_point now) {
   stream_.reset();
   if (state_ == State::kDone) return;
   state_ = State::kWaiting;
+  ++counters_.failures;
   const Treatment treatment = treatment_of(status.error_code());
   if (treatment == Treatment::kRefused) {
-    trouble("the daemon refuses this run for good, nothing more is sent: " +
-            status.error_message());
+    trouble("the daemon refuses this run for good, nothing more is sent: " + status.error_message(),
+            said_refused_);
     counters_.dropped += backlog_.clear();
     state_ = State::kRefused;
     return;
   }
-  if (treatment == Treatment::kRetrySeldom) backoff_.lengthen();
-  const char* event = was_streaming ? "lost the connection to " : "cannot reach ";
-  trouble(event + options_.daemon + " (" + status.error_message() +
-          "); training goes on, reports wait in memory; check that gradwardend runs there");
+  if (treatment == Treatment::kRetrySeldom) {
+    backoff_.lengthen();
+    trouble(options_.daemon + " turns this rank away (" + status.error_message() +
+                "); training goes on, reports wait in memory",
+            said_unreachable_);
+  } else {
+    connection_trouble(was_streaming ? "lost the connection to " : "cannot reach ",
+                       status.error_message(), now);
+  }
   next_try_ = std::max(now + backoff_.next(), hold_until_);
 }
 
@@ -220,10 +228,25 @@ void Delivery::end_stream() {
   stream_.reset();
 }
 
-void Delivery::trouble(const std::string& message) {
+void Delivery::connection_trouble(const std::string& event, const std::string& why,
+                                  Clock::time_point now) {
+  unreachable_since_ = std::min(unreachable_since_, now);
+  const bool rank0 = hello_.rank() == 0;
+  const std::string who = rank0 ? "" : "rank " + std::to_string(hello_.rank()) + ": ";
+  const std::string message =
+      who + event + options_.daemon + " (" + why +
+      "); training goes on, reports wait in memory; check that gradwardend runs there";
+  if (!rank0 && now - unreachable_since_ < kOthersAreQuiet) {
+    counters_.last_error = message;
+  } else {
+    trouble(message, said_unreachable_);
+  }
+}
+
+void Delivery::trouble(const std::string& message, bool& said) {
   counters_.last_error = message;
-  if (!complained_) log_(message);  // once per trouble, not once per try
-  complained_ = true;
+  if (!said) log_(message);
+  said = true;
 }
 
 }  // namespace gradwarden::reporter

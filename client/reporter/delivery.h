@@ -24,6 +24,7 @@ struct DeliveryCounters {
   std::uint64_t rejected = 0;
   std::uint64_t dropped = 0;
   std::uint64_t connects = 0;
+  std::uint64_t failures = 0;  // tries to connect and connections that ended in trouble
   std::string last_error;
 };
 
@@ -31,6 +32,10 @@ class Delivery {
  public:
   using Clock = std::chrono::steady_clock;
   using Log = std::function<void(const std::string&)>;
+
+  // A daemon that is away is away for all ranks: rank 0 says so at once, another one only if its
+  // trouble lasts so long. What concerns a rank alone (a refusal) it says at once.
+  static constexpr std::chrono::minutes kOthersAreQuiet{5};
 
   Delivery(const ReporterOptions& options, v1::Hello hello, std::shared_ptr<Signal> signal,
            std::uint64_t seed, Log log);
@@ -66,7 +71,9 @@ class Delivery {
   bool write_heartbeat(Clock::time_point now);
   bool write_goodbye();
   void end_stream();
-  void trouble(const std::string& message);
+  void connection_trouble(const std::string& event, const std::string& why, Clock::time_point now);
+  // Logs the message if `said` is not set yet, and sets it.
+  void trouble(const std::string& message, bool& said);
 
   const ReporterOptions options_;
   const v1::Hello hello_;
@@ -77,7 +84,12 @@ class Delivery {
   DeliveryCounters counters_;
   State state_ = State::kWaiting;
   bool finishing_ = false;
-  bool complained_ = false;  // about the present trouble
+  // What was said once is not said again; of the connection, until it stands again.
+  bool said_unreachable_ = false;
+  bool said_rejected_ = false;
+  bool said_dropped_ = false;
+  bool said_refused_ = false;
+  Clock::time_point unreachable_since_ = Clock::time_point::max();
   std::uint64_t step_ = 0;
   v1::Phase phase_ = v1::PHASE_STARTING;
   std::size_t batch_reports_;

@@ -40,7 +40,9 @@ class Reader {
     for (const auto& item : node) {
       const auto key = item.first.as<std::string>("");
       const auto found = keys.find(key);
-      const std::string path = prefix.empty() ? key : prefix + "." + key;
+      std::string path = prefix;
+      if (!path.empty()) path += '.';
+      path += key;
       if (found == keys.end()) {
         std::string known;
         for (const auto& [name, setter] : keys) known += (known.empty() ? "" : ", ") + name;

@@ -18,7 +18,7 @@ constexpr const char* kDefaultDaemon = "127.0.0.1:7460";
 constexpr const char* kExitCodes =
     "Exit codes: 0 done, 1 no such run, attempt or file, 2 bad usage, 3 no answer from the "
     "daemon,\n"
-    "4 output cannot be written";
+    "4 output cannot be written, 70 internal error";
 
 std::string default_daemon() {
   const char* set = std::getenv("GRADWARDEN_DAEMON");
@@ -98,11 +98,13 @@ CLI::App* add_show(CLI::App& app, Arguments& a) {
 
 CLI::App* add_watch(CLI::App& app, Arguments& a) {
   CLI::App* command = app.add_subcommand("watch", "Print events as they happen");
-  command->add_option("run", a.watch.run, "Only of this run");
+  command->add_option("run", a.watch.run, "Only of this run, which may begin later");
   command->add_flag("--include-open", a.watch.include_open, "First those that are going on");
   add_number(*command, "--count", a.watch.count, "Stop after so many lines; 0: go on");
   add_common(*command, a,
-             "  gradwarden watch\n  gradwarden watch llama-7b --json\n"
+             "  gradwarden watch\n"
+             "  gradwarden watch llama-7b        # also before the job begins\n"
+             "  gradwarden watch llama-7b --json\n"
              "  gradwarden watch --count 1   # returns at the next event");
   return command;
 }

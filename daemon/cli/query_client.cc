@@ -77,14 +77,14 @@ grpc::Status QueryClient::stream_history(const v1::StreamHistoryRequest& request
   return wanted ? status : grpc::Status::OK;
 }
 
-grpc::Status QueryClient::watch_events(const v1::WatchEventsRequest& request,
+grpc::Status QueryClient::watch_events(grpc::ClientContext& call,
+                                       const v1::WatchEventsRequest& request,
                                        const std::function<bool(const v1::Event&)>& take) {
-  grpc::ClientContext context;
-  const auto reader = stub_->WatchEvents(&context, request);
+  const auto reader = stub_->WatchEvents(&call, request);
   v1::Event event;
   bool wanted = true;
   while (wanted && reader->Read(&event)) wanted = take(event);
-  if (!wanted) context.TryCancel();
+  if (!wanted) call.TryCancel();
   const grpc::Status status = reader->Finish();
   return wanted ? status : grpc::Status::OK;
 }

@@ -26,8 +26,9 @@ class QueryClient {
   // Calls `take` for each chunk until it returns false or the history ends.
   grpc::Status stream_history(const v1::StreamHistoryRequest& request,
                               const std::function<bool(const v1::HistoryChunk&)>& take);
-  // Without a deadline: ends when `take` returns false or the daemon goes away.
-  grpc::Status watch_events(const v1::WatchEventsRequest& request,
+  // Without a deadline: ends when `take` returns false, another thread cancels `call`, or the
+  // daemon goes away.
+  grpc::Status watch_events(grpc::ClientContext& call, const v1::WatchEventsRequest& request,
                             const std::function<bool(const v1::Event&)>& take);
 
   // One line on standard error that says what failed and what to do, and the exit code for it.

@@ -72,9 +72,9 @@ void SpikeDetector::save(StateWriter& out) const {
   out.value(options_.level_shift_after);
   out.value(state_.count);
   out.value(state_.next);
-  out.value(state_.flagged);
+  out.value(state_.pending.flagged);
   out.values(state_.window, options_.window);
-  out.values(state_.pending, options_.level_shift_after);
+  out.values(state_.pending.values, options_.level_shift_after);
   out.value(static_cast<std::uint8_t>(last_.verdict));
   out.value(last_.mean);
   out.value(last_.threshold);
@@ -89,10 +89,10 @@ bool SpikeDetector::restore(StateReader& in) {
   if (!same) return false;
   state_.count = in.value<std::uint32_t>();
   state_.next = in.value<std::uint32_t>();
-  state_.flagged = in.value<std::uint32_t>();
+  state_.pending.flagged = in.value<std::uint32_t>();
   if (state_.count > options_.window || state_.next >= options_.window) return false;
   in.values(state_.window, options_.window);
-  in.values(state_.pending, options_.level_shift_after);
+  in.values(state_.pending.values, options_.level_shift_after);
   last_.verdict = static_cast<kernels::SpikeVerdict>(in.value<std::uint8_t>());
   last_.mean = in.value<double>();
   last_.threshold = in.value<double>();

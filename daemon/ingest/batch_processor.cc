@@ -234,6 +234,9 @@ void BatchProcessor::add_rollup(const v1::Report& report) {
 
 void BatchProcessor::write_segments(const v1::ReportBatch& batch, std::uint32_t rank,
                                     std::string bytes, store::CommitItem& item) const {
+  // What came as one stretch is stored as the bytes that came.
+  const bool whole = stretches_.size() == 1 && stretches_[0].first_index == 0 &&
+                     stretches_[0].last_index + 1 == batch.reports_size();
   for (const Stretch& stretch : stretches_) {
     store::Segment& segment = item.segments.emplace_back();
     segment.rank = rank;
@@ -241,10 +244,9 @@ void BatchProcessor::write_segments(const v1::ReportBatch& batch, std::uint32_t 
     segment.last_sequence = batch.reports(stretch.last_index).sequence();
     segment.first_step = stretch.first_step;
     segment.last_step = stretch.last_step;
-    const bool whole = stretch.first_index == 0 && stretch.last_index + 1 == batch.reports_size();
-    segment.data =
-        whole ? std::move(bytes) : serialize_part(batch, stretch.first_index, stretch.last_index);
+    if (!whole) segment.data = serialize_part(batch, stretch.first_index, stretch.last_index);
   }
+  if (whole) item.segments.back().data = std::move(bytes);
 }
 
 // An incident that changed many times in a batch is stored once, as it is now.

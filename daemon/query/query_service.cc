@@ -1,5 +1,6 @@
 #include "daemon/query/query_service.h"
 
+#include <deque>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,8 +26,9 @@ grpc::ServerUnaryReactor* answer(grpc::CallbackServerContext* call, ReaderPool& 
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
   const bool taken = readers.submit([reactor, response, read](store::StoreReader& reader) {
     absl::StatusOr<Response> result = read(reader);
-    if (result.ok()) *response = *std::move(result);
-    reactor->Finish(to_grpc(result.status()));
+    const absl::Status status = result.status();
+    if (status.ok()) *response = *std::move(result);
+    reactor->Finish(to_grpc(status));
   });
   if (!taken) {
     metrics.limit_acted(metrics::Limit::kQueries);
@@ -39,6 +41,27 @@ grpc::ServerUnaryReactor* refuse(grpc::CallbackServerContext* call, const std::s
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
   reactor->Finish({grpc::StatusCode::INVALID_ARGUMENT, problem});
   return reactor;
+}
+
+// What is going on in the run, or in all if it is empty. Nothing in a run that is not known yet:
+// who watches before the job begins is told of its first event.
+absl::StatusOr<std::deque<v1::Event>> open_events_of(store::StoreReader& reader,
+                                                     const std::string& run) {
+  std::deque<v1::Event> open;
+  std::int64_t run_id = 0;
+  if (!run.empty()) {
+    const absl::StatusOr<store::RunRow> found = find_run(reader, run);
+    if (absl::IsNotFound(found.status())) return open;
+    if (!found.ok()) return found.status();
+    run_id = found->id;
+  }
+  const absl::StatusOr<std::vector<std::string>> rows =
+      reader.open_events(run_id, 0, kMaxOpenEvents);
+  if (!rows.ok()) return rows.status();
+  for (const std::string& data : *rows) {
+    if (!open.emplace_back().ParseFromString(data)) open.pop_back();
+  }
+  return open;
 }
 
 template <typename Message>
@@ -72,6 +95,9 @@ grpc::ServerUnaryReactor* QueryService::GetRun(grpc::CallbackServerContext* call
 grpc::ServerUnaryReactor* QueryService::ListEvents(grpc::CallbackServerContext* call,
                                                    const v1::ListEventsRequest* request,
                                                    v1::ListEventsResponse* response) {
+  if (!request->run().empty()) {
+    if (Problem problem = check_run_name(request->run())) return refuse(call, *problem);
+  }
   return answer(call, readers_, metrics_, response,
                 [request](store::StoreReader& reader) { return list_events(reader, *request); });
 }
@@ -86,6 +112,11 @@ grpc::ServerWriteReactor<v1::HistoryChunk>* QueryService::StreamHistory(
 
 grpc::ServerWriteReactor<v1::Event>* QueryService::WatchEvents(
     grpc::CallbackServerContext*, const v1::WatchEventsRequest* request) {
+  if (!request->run().empty()) {
+    if (Problem problem = check_run_name(request->run())) {
+      return new RefusedStream<v1::Event>({grpc::StatusCode::INVALID_ARGUMENT, *problem});
+    }
+  }
   auto stream = std::make_shared<WatchStream>(*this, events_, metrics_);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -107,27 +138,13 @@ grpc::ServerWriteReactor<v1::Event>* QueryService::WatchEvents(
   stream->watch(request->run());
   const bool taken = readers_.submit(
       [stream, run = request->run(), wanted = request->include_open()](store::StoreReader& reader) {
-        std::int64_t run_id = 0;
-        if (!run.empty()) {
-          const absl::StatusOr<store::RunRow> found = find_run(reader, run);
-          if (!found.ok()) {
-            stream->fail(found.status());
-            return;
-          }
-          run_id = found->id;
+        absl::StatusOr<std::deque<v1::Event>> open = std::deque<v1::Event>();
+        if (wanted) open = open_events_of(reader, run);
+        if (open.ok()) {
+          stream->open_events(*std::move(open));
+        } else {
+          stream->fail(open.status());
         }
-        std::deque<v1::Event> open;
-        if (wanted) {
-          const auto rows = reader.open_events(run_id, 0, kMaxOpenEvents);
-          if (!rows.ok()) {
-            stream->fail(rows.status());
-            return;
-          }
-          for (const std::string& data : *rows) {
-            if (!open.emplace_back().ParseFromString(data)) open.pop_back();
-          }
-        }
-        stream->open_events(std::move(open));
       });
   if (!taken) {
     metrics_.limit_acted(metrics::Limit::kQueries);

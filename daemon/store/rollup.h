@@ -11,7 +11,7 @@
 namespace gradwarden::store {
 
 inline constexpr std::uint32_t kRollupLevels = 3;
-inline constexpr std::uint64_t kBucketSteps[kRollupLevels] = {64, 64 * 64, 64 * 64 * 64};
+inline constexpr std::uint64_t kBucketSteps[kRollupLevels] = {1U << 6, 1U << 12, 1U << 18};
 
 struct Rollup {
   std::uint64_t first_step = std::numeric_limits<std::uint64_t>::max();

@@ -17,10 +17,16 @@ constexpr std::uint64_t kMinPart = std::uint64_t{16}
 
 struct ScaleContext {
   std::span<const Tensor> tensors;
-  double factor;
+  std::span<const Scaling> scalings;  // one for each tensor, or one for all
   std::uint64_t total;
   std::uint64_t part;  // elements
 };
+
+bool is_nothing(const Scaling& scaling) { return scaling.factor == 1.0 && !(scaling.limit > 0); }
+
+const Scaling& scaling_of(const ScaleContext& run, std::size_t tensor) {
+  return run.scalings[run.scalings.size() == 1 ? 0 : tensor];
+}
 
 // Scales the elements [part * index, part * (index + 1)) of all tensors laid end to end. Elements
 // are independent, so the cuts do not matter to the result.
@@ -30,14 +36,16 @@ void scale_part(void* context, std::uint64_t index) noexcept {
   const std::uint64_t begin = index * run.part;
   const std::uint64_t end = std::min(begin + run.part, run.total);
   std::uint64_t start = 0;  // of the tensor, laid end to end
-  for (const Tensor& tensor : run.tensors) {
+  for (std::size_t i = 0; i < run.tensors.size(); ++i) {
     if (start >= end) return;
+    const Tensor& tensor = run.tensors[i];
+    const Scaling& scaling = scaling_of(run, i);
     const std::uint64_t stop = start + tensor.count;
-    if (stop > begin) {
+    if (stop > begin && !is_nothing(scaling)) {
       const std::uint64_t first = std::max(begin, start) - start;
       const std::uint64_t count = std::min(end, stop) - start - first;
       auto* data = static_cast<std::byte*>(tensor.data) + first * dtype_bytes(tensor.dtype);
-      simd::scale_elements(data, count, tensor.dtype, run.factor);
+      simd::scale_elements(data, count, tensor.dtype, scaling);
     }
     start = stop;
   }
@@ -45,15 +53,21 @@ void scale_part(void* context, std::uint64_t index) noexcept {
 
 }  // namespace
 
-void scale(std::span<const Tensor> tensors, double factor, ParallelFor& threads) noexcept {
-  if (factor == 1.0) return;
+void scale(std::span<const Tensor> tensors, std::span<const Scaling> scalings,
+           ParallelFor& threads) noexcept {
+  if (std::all_of(scalings.begin(), scalings.end(), is_nothing)) return;
   std::uint64_t total = 0;
   for (const Tensor& tensor : tensors) total += tensor.count;
   if (total == 0) return;
   const std::uint64_t wanted = kPartsPerThread * threads.threads();
   const std::uint64_t part = std::max((total + wanted - 1) / wanted, kMinPart);
-  ScaleContext context{tensors, factor, total, part};
+  ScaleContext context{tensors, scalings, total, part};
   threads.run((total + part - 1) / part, scale_part, &context);
+}
+
+void scale(std::span<const Tensor> tensors, double factor, ParallelFor& threads) noexcept {
+  const Scaling scaling{factor, 0};
+  scale(tensors, {&scaling, 1}, threads);
 }
 
 }  // namespace gradwarden::kernels

@@ -19,13 +19,16 @@ namespace gradwarden::kernels::simd::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Both factors in order, each product rounded. Infinity is passed by: times a factor of 0 it would
-// become NaN. A product with NaN is that NaN, made quiet.
+// Both factors in order, each product rounded, then the limit (infinite: none). Infinity is not
+// multiplied: times a factor of 0 it would become NaN. A product with NaN is that NaN, made quiet,
+// and compares as beyond no limit.
 template <class D>
-HWY_INLINE hn::Vec<D> scaled(D d, hn::Vec<D> value, hn::Vec<D> first, hn::Vec<D> second) {
+HWY_INLINE hn::Vec<D> scaled(D d, hn::Vec<D> value, hn::Vec<D> first, hn::Vec<D> second,
+                             hn::Vec<D> limit) {
   const auto product = hn::Mul(hn::Mul(value, first), second);
   const auto infinity = hn::Set(d, std::numeric_limits<hn::TFromD<D>>::infinity());
-  return hn::IfThenElse(hn::Eq(hn::Abs(value), infinity), value, product);
+  const auto free = hn::IfThenElse(hn::Eq(hn::Abs(value), infinity), value, product);
+  return hn::IfThenElse(hn::Gt(hn::Abs(free), limit), hn::CopySign(limit, free), free);
 }
 
 // float32 to bfloat16 in the upper 16 bits of each lane, to nearest even; the carry may reach
@@ -51,36 +54,38 @@ class Scaler {
   static constexpr std::size_t kElements =
       hn::MaxLanes(D()) * (std::is_same_v<T, hwy::bfloat16_t> ? 2 : 1);
 
-  Scaler(double first, double second)
+  Scaler(double first, double second, double limit)
       : first_(hn::Set(D(), static_cast<Value>(first))),
-        second_(hn::Set(D(), static_cast<Value>(second))) {}
+        second_(hn::Set(D(), static_cast<Value>(second))),
+        limit_(hn::Set(D(), static_cast<Value>(limit))) {}
 
   HWY_INLINE void operator()(std::uint8_t* at) const {
     const D d;
     if constexpr (std::is_same_v<T, hwy::float16_t>) {
-      store_half(d, scaled(d, load_half(d, at), first_, second_), at);
+      store_half(d, scaled(d, load_half(d, at), first_, second_, limit_), at);
     } else if constexpr (std::is_same_v<T, hwy::bfloat16_t>) {
       const hn::RebindToUnsigned<D> du;
       const auto words = load_bytes(du, at);
       const auto low = hn::BitCast(d, hn::ShiftLeft<16>(words));
       const auto high = hn::BitCast(d, hn::And(words, hn::Set(du, 0xffff0000u)));
-      const auto new_low = round_to_bfloat16(d, scaled(d, low, first_, second_));
-      const auto new_high = round_to_bfloat16(d, scaled(d, high, first_, second_));
+      const auto new_low = round_to_bfloat16(d, scaled(d, low, first_, second_, limit_));
+      const auto new_high = round_to_bfloat16(d, scaled(d, high, first_, second_, limit_));
       store_bytes(hn::Or(hn::ShiftRight<16>(new_low), new_high), du, at);
     } else {
-      store_bytes(scaled(d, load_bytes(d, at), first_, second_), d, at);
+      store_bytes(scaled(d, load_bytes(d, at), first_, second_, limit_), d, at);
     }
   }
 
  private:
   hn::Vec<D> first_;
   hn::Vec<D> second_;
+  hn::Vec<D> limit_;
 };
 
 template <typename T>
-void scale_as(std::uint8_t* data, std::uint64_t count, double first, double second) {
+void scale_as(std::uint8_t* data, std::uint64_t count, double first, double second, double limit) {
   constexpr std::uint64_t kStep = Scaler<T>::kElements;
-  const Scaler<T> scale_vector(first, second);
+  const Scaler<T> scale_vector(first, second, limit);
   std::uint64_t i = 0;
   for (; i + 2 * kStep <= count; i += 2 * kStep) {
     scale_vector(data + i * sizeof(T));
@@ -95,17 +100,18 @@ void scale_as(std::uint8_t* data, std::uint64_t count, double first, double seco
   }
 }
 
-void ScaleElements(void* data, std::uint64_t count, DType dtype, double factor) {
+void ScaleElements(void* data, std::uint64_t count, DType dtype, const Scaling& scaling) {
+  const double limit = scaling.limit > 0 ? scaling.limit : std::numeric_limits<double>::infinity();
   auto* bytes = static_cast<std::uint8_t*>(data);
-  if (dtype == DType::kFloat64) return scale_as<double>(bytes, count, factor, 1.0);
-  const Float32Factor split = split_factor(factor);
+  if (dtype == DType::kFloat64) return scale_as<double>(bytes, count, scaling.factor, 1.0, limit);
+  const Float32Factor split = split_factor(scaling.factor);
   switch (dtype) {
     case DType::kBFloat16:
-      return scale_as<hwy::bfloat16_t>(bytes, count, split.first, split.second);
+      return scale_as<hwy::bfloat16_t>(bytes, count, split.first, split.second, limit);
     case DType::kFloat16:
-      return scale_as<hwy::float16_t>(bytes, count, split.first, split.second);
+      return scale_as<hwy::float16_t>(bytes, count, split.first, split.second, limit);
     default:
-      return scale_as<float>(bytes, count, split.first, split.second);
+      return scale_as<float>(bytes, count, split.first, split.second, limit);
   }
 }
 
@@ -117,8 +123,8 @@ namespace gradwarden::kernels::simd {
 
 HWY_EXPORT(ScaleElements);
 
-void scale_elements(void* data, std::uint64_t count, DType dtype, double factor) noexcept {
-  HWY_DYNAMIC_DISPATCH(ScaleElements)(data, count, dtype, factor);
+void scale_elements(void* data, std::uint64_t count, DType dtype, const Scaling& scaling) noexcept {
+  HWY_DYNAMIC_DISPATCH(ScaleElements)(data, count, dtype, scaling);
 }
 
 }  // namespace gradwarden::kernels::simd

@@ -4,12 +4,13 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/scale.h"
 #include "kernels/numerics/statistics.h"
 
 namespace gradwarden::kernels::simd {
 
-// Multiplies `count` elements at `data` (any alignment) in place, as scale() documents.
-void scale_elements(void* data, std::uint64_t count, DType dtype, double factor) noexcept;
+// Scales and clamps `count` elements at `data` (any alignment) in place, as scale() documents.
+void scale_elements(void* data, std::uint64_t count, DType dtype, const Scaling& scaling) noexcept;
 
 }  // namespace gradwarden::kernels::simd
 

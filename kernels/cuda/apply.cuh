@@ -98,11 +98,10 @@ __global__ void __launch_bounds__(kBlockThreads, kBlocksPerProcessor)
     const ChunkEntry chunk = chunks[c];
     const TensorEntry& tensor = tensors[chunk.tensor];
     const GroupFactor factor = factors[tensor.group];
-    // Read again for each chunk: cheaper than registers kept across all of them.
-    const bool clamp = result->value_limit > 0;
-    const double limit = clamp ? result->value_limit : static_cast<double>(INFINITY);
+    const bool clamp = factor.limit > 0;
     if (factor.factor == 1.0 && !clamp) continue;
-    apply_any_chunk(tensor, chunk.index, factor, limit);
+    apply_any_chunk(tensor, chunk.index, factor,
+                    clamp ? factor.limit : static_cast<double>(INFINITY));
   }
 }
 

@@ -11,6 +11,7 @@
 #include "kernels/cuda/record.h"
 #include "kernels/cuda/step.h"
 #include "kernels/numerics/decision.h"
+#include "kernels/numerics/group_policy.h"
 #include "kernels/numerics/statistics.h"
 #include "kernels/numerics/summary.h"
 
@@ -62,6 +63,7 @@ struct FoldArguments {
   const ChunkStatistics* chunks = nullptr;
   Statistics* tensors = nullptr;  // out, one per tensor
   RankHeader* summary = nullptr;  // out, with its groups behind it for kShards
+  double p = 2;
   ScalarInput loss_scale;
   const StepCounters* counters = nullptr;
   Progress* progress = nullptr;  // mapped pinned memory; null: not told
@@ -78,7 +80,7 @@ struct DecideArguments {
   double p = 2;
   // In device memory and read at run time.
   const GuardPolicy* policy = nullptr;
-  const double* value_limit = nullptr;  // null: no clamp
+  const GroupPolicy* group_policies = nullptr;  // one per group; null: none has one
   GuardState* state = nullptr;
   StepCounters* counters = nullptr;
   RankHeader* own = nullptr;       // this rank's summary, made ready for the next step

@@ -28,12 +28,6 @@ struct GroupSums {
   double zero_count;
 };
 
-struct FactorBits {
-  double factor;
-  float first;
-  float second;
-};
-
 // The summaries that the decision rests on: those of all ranks, or, where one of them is of another
 // step (the collective failed, was aborted, or the ranks lost step), this rank's own alone.
 struct Summaries {
@@ -115,9 +109,17 @@ __device__ inline StepVerdict verdict_of(const DecideArguments& a, const StepSta
   return verdict;
 }
 
-// By thread 0. Returns the factor of every group.
-__device__ inline double judge_step(const DecideArguments& a, const Summaries& from,
-                                    const GlobalSums& all) {
+// What thread 0 tells the others.
+struct WholeVerdict {
+  double coefficient;    // clip coefficient of the whole; 1 in shadow mode
+  double scale;          // by which all are divided; 1 without a loss scale
+  double unscale;        // 1 / scale
+  unsigned groups_clip;  // 1: groups apply their own thresholds too
+};
+
+// By thread 0. Returns what all groups are multiplied by.
+__device__ inline WholeVerdict judge_step(const DecideArguments& a, const Summaries& from,
+                                          const GlobalSums& all) {
   StepResult& result = *a.result;
   const double loss_scale = header_of(from.gathered, 0, a.group_count)->loss_scale;
   const bool scaled = loss_scale > 0;
@@ -138,11 +140,11 @@ __device__ inline double judge_step(const DecideArguments& a, const Summaries& f
   const bool skip = !a.shadow && verdict.decision == Decision::kSkip;
   result.verdict = verdict;
   result.norm = step.norm;
-  result.value_limit = a.value_limit != nullptr && !a.shadow ? *a.value_limit : 0;
   result.update = skip ? 0 : 1;
   result.found_inf = skip ? 1.0F : 0.0F;
   result.grad_scale = grad_scale_of(scaled ? loss_scale : 1.0, coefficient);
-  return scaled ? coefficient / loss_scale : coefficient;
+  const bool usable = !skip && !step.non_finite && !a.shadow;
+  return {coefficient, scaled ? loss_scale : 1.0, unscale, usable ? 1U : 0U};
 }
 
 // By thread 0, after the verdict.
@@ -155,24 +157,62 @@ __device__ inline void count_step(const DecideArguments& a) {
     a.counters->step = in.count_on ? a.counters->step + 1 : in.step;
 }
 
+// By all threads, a group each. Returns how many of this thread's groups their own threshold
+// shrank.
+__device__ inline unsigned write_factors(const DecideArguments& a, const WholeVerdict& whole) {
+  unsigned clipped = 0;
+  for (std::uint32_t g = threadIdx.x; g < a.group_count; g += kBlockThreads) {
+    double coefficient = whole.coefficient;
+    GroupFactor factor;
+    if (a.group_policies != nullptr && whole.groups_clip != 0) {
+      const GroupSummary& sum = a.groups[g];
+      const double norm = norm_of(sum.power_sum, sum.max_abs, a.p) * whole.unscale;
+      coefficient = group_coefficient(a.group_policies[g], norm, whole.coefficient);
+      if (coefficient < whole.coefficient) ++clipped;
+      factor.limit = a.group_policies[g].value_limit;
+    }
+    factor.factor = coefficient / whole.scale;  // as on the host, to the bit
+    factor.parts = split_factor(factor.factor);
+    a.factors[g] = factor;
+  }
+  return clipped;
+}
+
+__device__ inline unsigned sum_over_block(unsigned value) {
+  GRADWARDEN_SHARED(unsigned, values, kBlockThreads);
+  values[threadIdx.x] = value;
+  __syncthreads();
+  unsigned all = 0;
+  if (threadIdx.x == 0) {
+    for (unsigned i = 0; i < kBlockThreads; ++i) all += values[i];
+  }
+  return all;
+}
+
+// By thread 0, when it is known that some group was above its own threshold.
+__device__ inline void note_clipped_groups(StepResult& result, unsigned clipped) {
+  result.clipped_groups = clipped;
+  if (clipped == 0 || result.verdict.decision != Decision::kApply) return;
+  result.verdict.decision = Decision::kClip;
+  result.verdict.reason = Reason::kGroupMaxNorm;
+}
+
 // One block of kBlockThreads threads.
-__global__ void __launch_bounds__(kBlockThreads) decide_kernel(const DecideArguments a) {
-  GRADWARDEN_SHARED(FactorBits, shared_factor, 1);
+__global__ void __launch_bounds__(kBlockThreads, 1) decide_kernel(const DecideArguments a) {
+  GRADWARDEN_SHARED(WholeVerdict, shared_whole, 1);
   const Summaries from = check_summaries(a);
   const GlobalSums all = fold_all(a, from);
   if (threadIdx.x == 0) {
-    const double factor = judge_step(a, from, all);
-    const Float32Factor parts = split_factor(factor);
-    shared_factor[0] = {factor, parts.first, parts.second};
+    shared_whole[0] = judge_step(a, from, all);
     count_step(a);
+  }
+  __syncthreads();
+  const unsigned clipped = sum_over_block(write_factors(a, shared_whole[0]));
+  if (threadIdx.x == 0) {
+    note_clipped_groups(*a.result, clipped);
     begin_record(a);
   }
   __syncthreads();
-  const FactorBits bits = shared_factor[0];
-  GroupFactor factor;
-  factor.factor = bits.factor;
-  factor.parts = {bits.first, bits.second};
-  for (std::uint32_t g = threadIdx.x; g < a.group_count; g += kBlockThreads) a.factors[g] = factor;
   fill_record(a, from.complete);
   __syncthreads();  // all of the record is written
   if (threadIdx.x == 0) {

@@ -18,10 +18,6 @@ namespace gradwarden::kernels::cuda {
 
 using TensorPartial = Partial<std::uint64_t>;
 
-// A group with more tensors than this is folded by the whole block, a smaller one by a warp, so
-// that neither one group of ten thousand tensors nor thousands of small groups take long.
-inline constexpr std::uint32_t kWarpGroup = 512;
-
 // A tensor with more chunks than this is folded by a block, a smaller one by one thread: most
 // tensors of a model are small, and a block for each would leave ten thousand of them waiting in
 // turns.
@@ -184,13 +180,15 @@ __device__ inline void fold_header(const FoldArguments& a) {
     first.inf_count = s.inf_count;
   }
   const std::uint64_t non_finite = all.nan_count + all.inf_count;
+  // For p = infinity the largest magnitude stands for the sum of powers.
+  const double power = std::isinf(a.p) ? all.max_abs : all.power_sum;
   if (shards) {
     header.sequence = a.counters->sequence + 1;
     header.loss_scale = value_of(a.loss_scale);
-    header.shard_power_sum = all.power_sum;
+    header.shard_power_sum = power;
     header.shard_non_finite = non_finite;
   } else {
-    header.local_power_sum = all.power_sum;
+    header.local_power_sum = power;
     header.local_non_finite = non_finite;
     header.observed = 1;  // until the decision of this step has read it
   }

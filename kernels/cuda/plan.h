@@ -22,6 +22,11 @@ inline constexpr unsigned kRunsPerChunk = 8;
 inline constexpr std::uint64_t kChunkBytes =
     std::uint64_t{kBlockThreads} * kVectorBytes * kRunVectors * kRunsPerChunk;  // 64 KiB
 
+// How the fold kernel shares out its work.
+// A group with more tensors than this is folded by the whole block, a smaller one by a warp, so
+// that neither one group of ten thousand tensors nor thousands of small groups take long.
+inline constexpr std::uint32_t kWarpGroup = 512;
+
 GRADWARDEN_HD constexpr std::uint64_t chunk_elements(DType dtype) {
   return kChunkBytes / dtype_bytes(dtype);
 }

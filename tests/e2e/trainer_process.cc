@@ -51,4 +51,8 @@ std::vector<std::string> complaints_of(const std::string& output) {
   return lines_that_begin_with(output, "char_lstm: ");
 }
 
+std::vector<std::string> reporter_lines_of(const std::string& output) {
+  return lines_that_begin_with(output, "gradwarden: ");
+}
+
 }  // namespace gradwarden::testing

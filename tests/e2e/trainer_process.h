@@ -25,6 +25,9 @@ TrainerResult train(const std::vector<std::string>& arguments, int ranks = 4);
 // The trainer's lines on standard error: what neither mpirun nor its reporter wrote.
 std::vector<std::string> complaints_of(const std::string& output);
 
+// What the reporters of all ranks wrote on standard error.
+std::vector<std::string> reporter_lines_of(const std::string& output);
+
 }  // namespace gradwarden::testing
 
 #endif  // GRADWARDEN_TESTS_E2E_TRAINER_PROCESS_H_

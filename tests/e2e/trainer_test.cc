@@ -143,6 +143,10 @@ TEST(Trainer, TrainsTheSameBitForBitWithAndWithoutADaemon) {
   const TrainerResult without = train(arguments(address, "absent"));  // nobody listens there now
   ASSERT_EQ(with.exit_code, 0) << with.output;
   ASSERT_EQ(without.exit_code, 0) << without.output;
+  EXPECT_THAT(reporter_lines_of(with.output), ::testing::IsEmpty());
+  // One line for all ranks, of the one trouble that they share.
+  EXPECT_THAT(reporter_lines_of(without.output),
+              ::testing::ElementsAre(::testing::HasSubstr("cannot reach " + address)));
   EXPECT_EQ(with.summary["reports"]["acknowledged"], kSteps);
   EXPECT_EQ(without.summary["reports"]["acknowledged"], 0);
   EXPECT_EQ(without.summary["reports"]["dropped"], kSteps);

@@ -37,14 +37,15 @@ bool is_nan(const Format& format, std::uint64_t bits) {
   return std::isnan(reference::decode(format, bits));
 }
 
-GroupFactor factor_of(double factor) { return {factor, split_factor(factor)}; }
+GroupFactor factor_of(double factor, double limit = 0) {
+  return {factor, split_factor(factor), limit};
+}
 
 void check_apply(Launcher& launcher, const Buffer& before, double factor, double limit) {
   Buffer after = before;
   const TestTensor tensor{&after};
   StepDevice device(launcher, {&tensor, 1});
-  device.factors()[0] = factor_of(factor);
-  device.result().value_limit = limit;
+  device.factors()[0] = factor_of(factor, limit);
   device.run_apply();
   expect_clean(launcher);
   std::size_t wrong = 0;
@@ -131,7 +132,10 @@ TEST(ApplyKernel, ScalesEachGroupByItsOwnFactor) {
       ASSERT_EQ(buffers[g].bits(i), expected_bits(before[g].format(), bits, factors[g], 0));
     }
   }
-  EXPECT_EQ(launcher.counters().bytes_read, 2U * 2000 * 4);  // group 1 is not even read
+  // Group 1 is not even read.
+  if (Launcher::counts()) {
+    EXPECT_EQ(launcher.counters().bytes_read, 2U * 2000 * 4);
+  }
 }
 
 // ---- whole steps -------------------------------------------------------------------------------
@@ -170,6 +174,7 @@ Traffic step(std::vector<Buffer>& buffers, const GuardPolicy& policy, const floa
 class WholeStep : public testing::Test {
  protected:
   void SetUp() override {
+    if (!Launcher::counts()) GTEST_SKIP() << "hardware counts no bytes";
     std::mt19937_64 random(reference::seed());
     for (const Format& format : reference::kFormats) {
       buffers_.emplace_back(format, 9999);

@@ -8,7 +8,6 @@
 #include <random>
 #include <vector>
 
-#include "kernels/cuda/fold.cuh"
 #include "tests/emulator/step_device.h"
 
 namespace gradwarden::kernels::cuda {

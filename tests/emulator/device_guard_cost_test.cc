@@ -3,8 +3,8 @@
 // The counts are printed as a table; they are counts, not times, and no GPU is measured.
 #include <gtest/gtest.h>
 
+#include <barrier>
 #include <cstdio>
-#include <mutex>
 
 #include "gradwarden/device_guard.h"
 #include "tests/emulator/gpu_ranks.h"
@@ -115,30 +115,26 @@ TEST(DeviceGuardCost, IsOneCollectivePerRankAndStepBesideThat) {
   constexpr std::uint64_t kSteps = 3;
   RuntimeCounters before;
   RuntimeCounters after;
+  std::barrier all_here(kRanks);
   run_gpu_ranks(kRanks, [&](GpuRank& gpu) {
     const Case c{148, 500, Step::kHealthy};
     DeviceFloats gradients(some_values(c.tensors * c.elements, 1));
     NcclRanks ranks(gpu.communicator, gpu.stream);
     DeviceGuard guard({.guard = options_for(c.step)}, ranks);
     guard.bind(cut(gradients, c), {}, gpu.stream);
-    int ready = gpu.rank;
-    std::vector<int> all(kRanks);
-    ASSERT_TRUE(ranks.all_gather(&ready, all.data(), sizeof ready));  // all have bound
+    all_here.arrive_and_wait();  // all have bound
     if (gpu.rank == 0) before = emulator::runtime_counters();
-    ASSERT_TRUE(ranks.all_gather(&ready, all.data(), sizeof ready));
+    all_here.arrive_and_wait();
     for (std::uint64_t step = 0; step < kSteps; ++step) {
       ASSERT_EQ(guard.step({.step = step}, gpu.stream), DeviceStatus::kOk);
     }
     StepOutcome outcome;
     ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk);
-    ASSERT_TRUE(ranks.all_gather(&ready, all.data(), sizeof ready));
+    all_here.arrive_and_wait();
     if (gpu.rank == 0) after = emulator::runtime_counters();
-    ASSERT_TRUE(ranks.all_gather(&ready, all.data(), sizeof ready));
+    all_here.arrive_and_wait();
   });
-  // The two exchanges of the test itself fall between the counts.
-  const std::uint64_t collectives = after.collectives - before.collectives;
-  EXPECT_GE(collectives, kRanks * (kSteps + 1));
-  EXPECT_LE(collectives, kRanks * (kSteps + 2));
+  EXPECT_EQ(after.collectives - before.collectives, kRanks * kSteps);
   EXPECT_EQ(after.kernel_launches - before.kernel_launches, kRanks * kSteps * 4);
   EXPECT_EQ(after.allocations, before.allocations);
 }

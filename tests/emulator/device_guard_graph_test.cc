@@ -43,6 +43,7 @@ std::vector<Replay> make_replays(int count) {
 }
 
 TEST(DeviceGuardGraph, AThousandReplaysDecideAsTheHostsRuleDoesWithScaleAndThresholdOfTheirTime) {
+  GRADWARDEN_NEEDS_GPUS(1);
   constexpr std::size_t kElements = 64;  // the norm is 8 times an element
   const std::vector<Replay> replays = make_replays(1000);
   KeepingSink sink;
@@ -100,6 +101,7 @@ TEST(DeviceGuardGraph, AThousandReplaysDecideAsTheHostsRuleDoesWithScaleAndThres
 }
 
 TEST(DeviceGuardGraph, RefusesToMoveGradientsWhileTheStreamIsCaptured) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     DeviceFloats gradient(std::vector<float>(16, 1.0F));
     DeviceGuard guard({});

@@ -36,6 +36,7 @@ StepOutcome wait_for(DeviceGuard& guard) {
 void synchronize(const GpuRank& gpu) { EXPECT_EQ(cudaStreamSynchronize(gpu.stream), cudaSuccess); }
 
 TEST(DeviceGuard, ClipsByTheNormOfAllTensorsAsTorchDoes) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     const std::vector<float> a = some_values(70001, 1);
     const std::vector<float> b = some_values(333, 2);
@@ -57,6 +58,7 @@ TEST(DeviceGuard, ClipsByTheNormOfAllTensorsAsTorchDoes) {
 }
 
 TEST(DeviceGuard, LeavesGradientsOfASkippedStepAloneAndSetsFoundInfToExactlyOne) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     std::vector<float> values = some_values(5000, 3);
     values[4321] = kNan;
@@ -84,6 +86,7 @@ TEST(DeviceGuard, LeavesGradientsOfASkippedStepAloneAndSetsFoundInfToExactlyOne)
 }
 
 TEST(DeviceGuard, LeavesScalingToOptimizersThatTakeGradScale) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     const std::vector<float> values = some_values(4096, 4, 1000);
     DeviceFloats gradient(values);
@@ -100,12 +103,15 @@ TEST(DeviceGuard, LeavesScalingToOptimizersThatTakeGradScale) {
                     static_cast<float>(512 / (2.0 / (outcome.grad_norm + 1e-6))));
     EXPECT_EQ(fetch(guard.found_inf()), 0.0F);
     EXPECT_EQ(gradient.get(), values);
-    EXPECT_EQ(emulator::runtime_counters().kernel_launches, 3U);
-    EXPECT_EQ(emulator::runtime_counters().bytes_written, 0U);
+    if (!emulator::on_hardware()) {
+      EXPECT_EQ(emulator::runtime_counters().kernel_launches, 3U);
+      EXPECT_EQ(emulator::runtime_counters().bytes_written, 0U);
+    }
   });
 }
 
 TEST(DeviceGuard, DividesOutTheLossScaleInTheClippingPass) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     const std::vector<float> values = some_values(999, 5, 64);
     DeviceFloats gradient(values);
@@ -119,6 +125,7 @@ TEST(DeviceGuard, DividesOutTheLossScaleInTheClippingPass) {
 }
 
 TEST(DeviceGuard, HandsEveryRecordToTheSinkInOrderWithItsBatchesAndInputs) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     DeviceFloats a(some_values(1000, 6));
     DeviceFloats b(some_values(500, 7));
@@ -156,6 +163,7 @@ TEST(DeviceGuard, HandsEveryRecordToTheSinkInOrderWithItsBatchesAndInputs) {
 }
 
 TEST(DeviceGuard, ObservesLocalGradientsApartFromTheReducedOnes) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     std::vector<float> own = some_values(300, 8);
     own[17] = std::numeric_limits<float>::infinity();
@@ -183,6 +191,7 @@ TEST(DeviceGuard, ObservesLocalGradientsApartFromTheReducedOnes) {
 }
 
 TEST(DeviceGuard, ReadsGradientsAtTheirNewAddressesAfterOneSmallCopy) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     DeviceFloats first(some_values(100, 10));
     DeviceFloats stays(some_values(100, 11));
@@ -198,8 +207,10 @@ TEST(DeviceGuard, ReadsGradientsAtTheirNewAddressesAfterOneSmallCopy) {
     EXPECT_EQ(emulator::runtime_counters().async_copies, 0U);
     void* const now[] = {moved.data(), stays.data()};
     ASSERT_EQ(guard.update(now, gpu.stream), DeviceStatus::kOk);
-    EXPECT_EQ(emulator::runtime_counters().async_copies, 1U);
-    EXPECT_EQ(emulator::runtime_counters().synchronisations(), 0U);
+    if (!emulator::on_hardware()) {
+      EXPECT_EQ(emulator::runtime_counters().async_copies, 1U);
+      EXPECT_EQ(emulator::runtime_counters().synchronisations(), 0U);
+    }
     ASSERT_EQ(guard.step({.step = 2}, gpu.stream), DeviceStatus::kOk);
     const double norm = std::hypot(norm_of_values(moved_values), norm_of_values(stays.get()));
     EXPECT_NEAR(wait_for(guard).grad_norm, norm, norm * 1e-6);
@@ -208,6 +219,7 @@ TEST(DeviceGuard, ReadsGradientsAtTheirNewAddressesAfterOneSmallCopy) {
 }
 
 TEST(DeviceGuard, KeepsItsWindowWhenBoundAgain) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     DeviceFloats gradient(std::vector<float>(64, 1.0F));
     DeviceGuard guard({.guard = {.skip_above_rolling_mean = 3, .window = 10, .warmup = 5}});
@@ -225,6 +237,7 @@ TEST(DeviceGuard, KeepsItsWindowWhenBoundAgain) {
 }
 
 TEST(DeviceGuard, InShadowModeReportsTheDecisionAndChangesNothing) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     const std::vector<float> values = some_values(128, 13, 100);
     DeviceFloats gradient(values);
@@ -240,6 +253,7 @@ TEST(DeviceGuard, InShadowModeReportsTheDecisionAndChangesNothing) {
 }
 
 TEST(DeviceGuard, RefusesAtBindMemoryThatTheDeviceDoesNotReach) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     std::vector<float> host(16);
     TensorShard shard;
@@ -260,6 +274,7 @@ TEST(DeviceGuard, RefusesAtBindMemoryThatTheDeviceDoesNotReach) {
 }
 
 TEST(DeviceGuard, SaysThatADecisionDidNotComeInTime) {
+  GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
     DeviceFloats gradient(some_values(16, 14));
     DeviceGuard guard({});

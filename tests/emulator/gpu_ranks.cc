@@ -4,9 +4,28 @@
 #include <random>
 #include <thread>
 
+#include "client/collective/nccl/library.h"
 #include "tests/emulator/runtime/control.h"
 
+#ifdef GRADWARDEN_HARDWARE
+#include <dlfcn.h>
+
+#include "tests/emulator/hardware/run.h"
+#endif
+
 namespace gradwarden::emulator {
+
+#ifdef GRADWARDEN_HARDWARE
+bool on_hardware() { return true; }
+bool enough_gpus(int count) {
+  if (count > 1 && dlopen("libnccl.so.2", RTLD_NOW | RTLD_GLOBAL) == nullptr) return false;
+  return hardware::gpu_count() >= count;
+}
+#else
+bool on_hardware() { return false; }
+bool enough_gpus(int) { return true; }  // as many as are asked for
+#endif
+
 namespace {
 
 void run_rank(int rank, int size, const ncclUniqueId& id,
@@ -17,7 +36,7 @@ void run_rank(int rank, int size, const ncclUniqueId& id,
   ASSERT_EQ(cudaSetDevice(rank), cudaSuccess);
   ASSERT_EQ(cudaStreamCreateWithFlags(&gpu.stream, cudaStreamNonBlocking), cudaSuccess);
   if (size > 1) {
-    ASSERT_EQ(ncclCommInitRank(&gpu.communicator, size, id, rank), ncclSuccess);
+    ASSERT_EQ(nccl::library().comm_init_rank(&gpu.communicator, size, id, rank), ncclSuccess);
   }
   body(gpu);
 }
@@ -26,8 +45,10 @@ void run_rank(int rank, int size, const ncclUniqueId& id,
 
 void run_gpu_ranks(int size, const std::function<void(GpuRank&)>& body) {
   reset_runtime();
-  ncclUniqueId id;
-  ASSERT_EQ(ncclGetUniqueId(&id), ncclSuccess);
+  ncclUniqueId id{};
+  if (size > 1) {
+    ASSERT_EQ(nccl::library().get_unique_id(&id), ncclSuccess);
+  }
   std::vector<std::thread> threads;
   for (int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] { run_rank(rank, size, id, body); });

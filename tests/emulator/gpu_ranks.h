@@ -19,6 +19,17 @@
 
 namespace gradwarden::emulator {
 
+// The same tests run on real GPUs (tests/emulator/hardware), where calls are neither counted nor
+// made to fail and where there may be too few.
+bool on_hardware();
+bool enough_gpus(int count);
+
+#define GRADWARDEN_NEEDS_GPUS(count)                                          \
+  if (!::gradwarden::emulator::enough_gpus(count)) {                          \
+    GTEST_SKIP() << "skipped: fewer than " << (count) << " GPUs, or no NCCL"; \
+  }                                                                           \
+  static_assert(true)
+
 struct GpuRank {
   int rank = 0;
   int size = 1;

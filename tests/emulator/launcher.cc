@@ -66,6 +66,8 @@ void Launcher::register_buffer(const void* data, std::size_t bytes) {
 void Launcher::unregister_buffer(const void* data) { impl_->memory->forget(data); }
 
 std::vector<Violation> Launcher::take_violations() { return std::exchange(impl_->violations, {}); }
+bool Launcher::counts() { return true; }
+
 const Counters& Launcher::counters() const { return impl_->counters; }
 void Launcher::reset_counters() { impl_->counters = {}; }
 

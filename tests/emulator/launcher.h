@@ -76,6 +76,8 @@ class Launcher {
   // What was found since the start or the last take; each place once per launch.
   std::vector<Violation> take_violations();
   const Counters& counters() const;
+  // False on real hardware (tests/emulator/hardware), which counts nothing.
+  static bool counts();
   void reset_counters();
 
   struct Impl;

@@ -190,6 +190,7 @@ TEST(StatisticsKernel, GivesTheSameBitsForEveryGridOrderAndAlignment) {
 }
 
 TEST(StatisticsKernel, ReadsEachByteOfGradientsOnceAndWritesNone) {
+  if (!Launcher::counts()) GTEST_SKIP() << "hardware counts no bytes";
   Launcher launcher;
   std::mt19937_64 random(reference::seed());
   std::uint64_t bytes = 0;

@@ -61,10 +61,14 @@ void StepDevice::run_fold(GradientKind kind) {
   a.chunks = chunks_.data();
   a.tensors = tensors_.data();
   a.summary = reinterpret_cast<RankHeader*>(summary_.data());
-  a.loss_scale.at = loss_scale;
-  a.counters = &counters_;
-  a.blocks_done = blocks_done_.get();
+  if (loss_scale != nullptr) {
+    memory_->loss_scale = *loss_scale;
+    a.loss_scale.at = &memory_->loss_scale;
+  }
+  a.counters = &memory_->counters;
+  a.blocks_done = &memory_->blocks_done;
   a.kind = kind;
+  a.p = p;
   emulate(find_fold_kernel(), grid, kBlockThreads, launcher_, a);
 }
 
@@ -74,21 +78,21 @@ void StepDevice::run_decide(const void* gathered, std::uint32_t world_size) {
   a.world_size = world_size;
   a.group_count = plan_.group_count;
   a.p = p;
-  a.policy = &policy;
-  a.value_limit = value_limit;
-  a.state = &state;
-  a.counters = &counters_;
+  a.policy = &memory_->policy;
+  if (!group_policies.empty()) a.group_policies = group_policies.data();
+  a.state = &memory_->state;
+  a.counters = &memory_->counters;
   a.own = reinterpret_cast<RankHeader*>(summary_.data());
   a.groups = groups_.data();
   a.factors = factors_.data();
-  a.result = &result_;
+  a.result = &memory_->result;
   a.shadow = shadow;
   emulate(find_decide_kernel(), 1, kBlockThreads, launcher_, a);
 }
 
 void StepDevice::run_apply() {
   emulate(find_apply_kernel(), grid, kBlockThreads, launcher_, plan_.tensors, plan_.chunks,
-          plan_.chunk_count, factors_.data(), &result_);
+          plan_.chunk_count, factors_.data(), &memory_->result);
 }
 
 void expect_clean(emulator::Launcher& launcher) {

@@ -26,6 +26,18 @@ struct TestTensor {
 TensorEntry entry_of(const TestTensor& tensor, std::uint32_t id);
 
 class StepDevice {
+  // What kernels reach by pointer is on the heap, which the tests for real hardware put where a GPU
+  // reaches it.
+  struct Memory {
+    GuardPolicy policy;
+    GuardState state;
+    StepCounters counters;
+    StepResult result;
+    std::uint32_t blocks_done = 0;
+    float loss_scale = 0;
+  };
+  const std::unique_ptr<Memory> memory_ = std::make_unique<Memory>();
+
  public:
   StepDevice(emulator::Launcher& launcher, std::span<const TestTensor> tensors,
              std::uint32_t group_count = 1);
@@ -36,10 +48,10 @@ class StepDevice {
   unsigned grid = 3;
   double p = 2;
   bool shadow = false;
-  GuardPolicy policy;
-  GuardState state;
-  const float* loss_scale = nullptr;
-  const double* value_limit = nullptr;
+  GuardPolicy& policy = memory_->policy;
+  GuardState& state = memory_->state;
+  const float* loss_scale = nullptr;        // read at each run
+  std::vector<GroupPolicy> group_policies;  // empty: none
 
   void run_statistics();
   void run_fold(GradientKind kind = GradientKind::kShards);
@@ -54,7 +66,7 @@ class StepDevice {
   const std::vector<std::uint64_t>& summary() const { return summary_; }
   const RankHeader& header() const { return *reinterpret_cast<const RankHeader*>(summary_.data()); }
   const GroupSummary& group(std::uint32_t g) const { return groups_of(&header())[g]; }
-  StepResult& result() { return result_; }
+  StepResult& result() { return memory_->result; }
   std::vector<GroupFactor>& factors() { return factors_; }
 
  private:
@@ -66,9 +78,6 @@ class StepDevice {
   std::vector<std::uint64_t> summary_;
   std::vector<GroupSummary> groups_;
   std::vector<GroupFactor> factors_;
-  std::unique_ptr<std::uint32_t> blocks_done_ = std::make_unique<std::uint32_t>();
-  StepCounters counters_;
-  StepResult result_;
 };
 
 // Every order in which threads may run.

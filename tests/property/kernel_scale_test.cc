@@ -178,5 +178,57 @@ TEST(KernelScale, RoundsFp16BeyondItsRangeToInfinity) {
   EXPECT_EQ(buffer.bits(1), 0xfc00u);
 }
 
+TEST(KernelScale, ClampsAfterScalingAndLeavesNaNOnEverySimdTarget) {
+  std::mt19937_64 random(reference::seed());
+  for (const Format& format : kFormats) {
+    for (const Content content : {Content::kGradient, Content::kNearMax, Content::kBroken}) {
+      Buffer before(format, 1037);
+      reference::fill(before, content, random);
+      for (const Scaling scaling : {Scaling{1.0, 0.25}, Scaling{0.5, 1e-3}, Scaling{3.0, 1e30}}) {
+        for (const reference::Target& target : reference::simd_targets()) {
+          const reference::OnlyTarget only(target.bit);
+          SCOPED_TRACE(target.name);
+          Buffer after = before.moved(3);
+          ParallelFor pool(1);
+          const Tensor tensor{after.data(), after.count(), format.dtype};
+          scale({&tensor, 1}, {&scaling, 1}, pool);
+          for (std::size_t i = 0; i < before.count(); ++i) {
+            const double value =
+                reference::decode(format, expected(format, before.bits(i), scaling.factor));
+            if (std::isnan(value)) {
+              ASSERT_TRUE(std::isnan(after.value(i))) << i;
+              continue;
+            }
+            double limit = scaling.limit;
+            if (format.dtype != DType::kFloat64) limit = static_cast<float>(limit);
+            const double clamped = std::max(-limit, std::min(limit, value));
+            // Scaling rounds to float before the clamp, the element's type comes last: what lies
+            // within the limit is as without one, the rest is the limit itself.
+            const std::uint64_t bits = std::fabs(value) <= limit
+                                           ? expected(format, before.bits(i), scaling.factor)
+                                           : reference::encode(format, clamped);
+            ASSERT_EQ(after.bits(i), bits) << format.name << " " << before.value(i);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(KernelScale, GivesEachTensorItsOwnFactorAndLimit) {
+  std::vector<float> a(50000, 2.0F);
+  std::vector<float> b(300, 2.0F);
+  std::vector<float> c(70000, 2.0F);
+  const std::vector<Tensor> tensors{{a.data(), a.size(), DType::kFloat32},
+                                    {b.data(), b.size(), DType::kFloat32},
+                                    {c.data(), c.size(), DType::kFloat32}};
+  const std::vector<Scaling> scalings{{0.5, 0}, {1, 0}, {4, 1.5}};
+  ParallelFor pool(2);
+  scale(tensors, scalings, pool);
+  EXPECT_EQ(a, std::vector<float>(a.size(), 1.0F));
+  EXPECT_EQ(b, std::vector<float>(b.size(), 2.0F));
+  EXPECT_EQ(c, std::vector<float>(c.size(), 1.5F));
+}
+
 }  // namespace
 }  // namespace gradwarden::kernels

@@ -246,6 +246,62 @@ TEST(Reporter, OtherRanksSendOnlyHeartbeatsAndTheirOwnNonFiniteSteps) {
   EXPECT_GE(daemon.heartbeats(), 1);
 }
 
+// Stands for a guard whose steps end on a device.
+class Source : public StepSource {
+ public:
+  void drain(StepSink& sink) noexcept override {
+    thread = std::this_thread::get_id();
+    ++drains;
+    for (; ended > submitted; ++submitted) {
+      StepRecord record = record_of(submitted + 1);
+      record.time_unix_ns = 1000 + submitted;
+      sink.submit(record);
+    }
+  }
+  std::atomic<std::thread::id> thread;
+  std::atomic<int> drains{0};
+  std::atomic<std::uint64_t> ended{0};
+  std::atomic<std::uint64_t> submitted{0};
+};
+
+TEST(Reporter, DrainsAnAttachedSourceOnItsOwnThreadAndKeepsTheTimesOfItsSteps) {
+  FakeDaemon daemon;
+  SingleRank ranks;
+  Reporter reporter(options_for(daemon.address()), ranks);
+  Source source;
+  EXPECT_FALSE(reporter.attach(source)) << "no thread before begin()";
+  reporter.begin(shape_of());
+  ASSERT_TRUE(reporter.attach(source));
+  source.ended = 30;
+  EXPECT_TRUE(eventually([&] { return source.submitted == 30; }));
+  EXPECT_NE(source.thread.load(), std::this_thread::get_id());
+  source.ended = 40;  // what ends until close() is still sent
+  EXPECT_TRUE(reporter.close());
+  const auto stored = daemon.stored();
+  ASSERT_EQ(stored.size(), 40U);
+  for (const auto& [sequence, report] : stored) {
+    EXPECT_EQ(report.step(), sequence);
+    EXPECT_EQ(report.time_unix_ns(), 999 + sequence);
+  }
+}
+
+TEST(Reporter, LeavesADetachedSourceAlone) {
+  FakeDaemon daemon;
+  SingleRank ranks;
+  Reporter reporter(options_for(daemon.address()), ranks);
+  reporter.begin(shape_of());
+  Source source;
+  ASSERT_TRUE(reporter.attach(source));
+  EXPECT_TRUE(eventually([&] { return source.drains > 2; }));
+  reporter.detach(source);
+  const int drains = source.drains;
+  Source other;
+  ASSERT_TRUE(reporter.attach(other));
+  EXPECT_TRUE(eventually([&] { return other.drains > 2; }));
+  EXPECT_EQ(source.drains, drains);
+  reporter.detach(other);
+}
+
 TEST(Reporter, AForkedChildNeitherSendsNorHangsNorCrashes) {
   FakeDaemon daemon;
   SingleRank ranks;

@@ -13,6 +13,7 @@
 #include "client/guard/cuda/memory.h"
 #include "client/guard/cuda/poll_thread.h"
 #include "client/guard/cuda/step_delivery.h"
+#include "client/guard/group_rules.h"
 #include "client/guard/options.h"
 #include "client/guard/run_shape.h"
 #include "gradwarden/error.h"
@@ -24,8 +25,6 @@ namespace {
 
 namespace device = kernels::cuda;
 using Clock = std::chrono::steady_clock;
-
-constexpr double kNormType = 2.0;
 
 // What lives on the device for as long as the guard does. The window survives binding again.
 struct DeviceState {
@@ -53,16 +52,27 @@ device::StepInputs inputs_of(const DeviceStepInput& input, bool capturing) {
   return in;
 }
 
+void check(const DeviceGuardOptions& options) {
+  guard::check(options.guard);
+  const bool per_group = options.guard.value_limit > 0 || !options.guard.group_rules.empty();
+  if (per_group && options.action == DeviceAction::kOptimizerScales) {
+    throw Error(
+        "guard options: value_limit and group_rules scale each group by itself, which grad_scale "
+        "cannot say; use DeviceAction::kScaleGradients");
+  }
+}
+
 }  // namespace
 
 struct DeviceGuard::Impl {
   Impl(const DeviceGuardOptions& o, DeviceCollective& r, StepSink* s)
-      : options(o), ranks(r), sink(s), delivery(r, o.guard.shadow) {}
+      : options(o), ranks(r), sink(s), delivery(r, o.guard) {}
   ~Impl() { stop_delivery(); }
 
   void bind(std::span<const TensorShard> shard_list, std::span<const TensorShard> local_list,
             cudaStream_t stream);
   void allocate(cudaStream_t stream);
+  void upload_group_policies(cudaStream_t stream);
   void reset_state(cudaStream_t stream);
   void start_delivery();
   void stop_delivery();
@@ -93,6 +103,7 @@ struct DeviceGuard::Impl {
   guard::DeviceMemory gathered_summaries;
   guard::DeviceMemory groups;
   guard::DeviceMemory factors;
+  guard::DeviceMemory group_policies;  // null: no group has one
   guard::DevicePlan shards;
   guard::DevicePlan local;
   guard::Grids grids;
@@ -142,6 +153,7 @@ void DeviceGuard::Impl::allocate(cudaStream_t stream) {
   gathered_summaries = guard::DeviceMemory(world > 1 ? summary_size * world : 0);
   groups = guard::DeviceMemory(group_count * sizeof(kernels::GroupSummary));
   factors = guard::DeviceMemory(group_count * sizeof(device::GroupFactor));
+  upload_group_policies(stream);
   reset_state(stream);
   shards.build(binding.shards, group_count, stream);
   local.build(binding.local, group_count, stream);
@@ -149,6 +161,20 @@ void DeviceGuard::Impl::allocate(cudaStream_t stream) {
   local_grids = guard::grids_for(local.plan());
   delivery.build(binding);
   enqueued = 0;
+}
+
+void DeviceGuard::Impl::upload_group_policies(cudaStream_t stream) {
+  const auto policies = guard::group_policies(options.guard, binding.groups);
+  const bool any = std::any_of(policies.begin(), policies.end(), [](const auto& policy) {
+    return policy.max_norm > 0 || policy.value_limit > 0;
+  });
+  group_policies = guard::DeviceMemory(any ? policies.size() * sizeof(policies[0]) : 0);
+  if (!any) return;
+  guard::require(
+      cudaMemcpyAsync(group_policies.as<void>(), policies.data(),
+                      policies.size() * sizeof(policies[0]), cudaMemcpyHostToDevice, stream),
+      "copying the group rules to the device");
+  guard::require(cudaStreamSynchronize(stream), "copying the group rules to the device");
 }
 
 // The window is kept; everything that counts within a binding starts again.
@@ -187,9 +213,10 @@ void DeviceGuard::Impl::stop_delivery() {
 
 cudaError_t DeviceGuard::Impl::statistics(const guard::DevicePlan& plan, unsigned grid,
                                           cudaStream_t stream) noexcept {
-  return device::launch(device::find_statistics_kernel(device::norm_type_of(kNormType)), grid,
-                        device::kBlockThreads, stream, plan.plan().tensors, plan.plan().chunks,
-                        plan.plan().chunk_count, kNormType, plan.chunks());
+  return device::launch(
+      device::find_statistics_kernel(device::norm_type_of(options.guard.norm_type)), grid,
+      device::kBlockThreads, stream, plan.plan().tensors, plan.plan().chunks,
+      plan.plan().chunk_count, options.guard.norm_type, plan.chunks());
 }
 
 cudaError_t DeviceGuard::Impl::fold(const guard::DevicePlan& plan, device::GradientKind kind,
@@ -201,6 +228,7 @@ cudaError_t DeviceGuard::Impl::fold(const guard::DevicePlan& plan, device::Gradi
   a.chunks = plan.chunks();
   a.tensors = plan.tensors();
   a.summary = own();
+  a.p = options.guard.norm_type;
   a.loss_scale = loss_scale;
   a.counters = &at->counters;
   a.progress = delivery.records().progress();
@@ -224,7 +252,8 @@ cudaError_t DeviceGuard::Impl::decide_and_act(const device::StepInputs& inputs,
   a.world_size = static_cast<std::uint32_t>(ranks.size());
   a.rank = static_cast<std::uint32_t>(ranks.rank());
   a.group_count = static_cast<std::uint32_t>(binding.groups.size());
-  a.p = kNormType;
+  a.p = options.guard.norm_type;
+  a.group_policies = group_policies.as<const kernels::GroupPolicy>();
   a.policy = &at->policy;
   a.state = &at->state;
   a.counters = &at->counters;
@@ -297,13 +326,13 @@ bool DeviceGuard::Impl::stream_is_sick() noexcept {
 
 DeviceGuard::DeviceGuard(const DeviceGuardOptions& options, DeviceCollective& ranks,
                          StepSink* sink) {
-  guard::check(options.guard);
+  check(options);
   impl_ = std::make_unique<Impl>(options, ranks, sink);
 }
 
 DeviceGuard::DeviceGuard(const DeviceGuardOptions& options, StepSink* sink) {
   static SingleDevice single;
-  guard::check(options.guard);
+  check(options);
   impl_ = std::make_unique<Impl>(options, single, sink);
 }
 

@@ -35,6 +35,8 @@ StepOutcome outcome_of(const StepResult& result, bool shadow) {
   outcome.reason = static_cast<Reason>(result.verdict.reason);
   outcome.grad_norm = non_finite(result) ? std::numeric_limits<double>::quiet_NaN() : result.norm;
   outcome.clip_coefficient = result.verdict.clip_coefficient;
+  outcome.learning_rate_factor = result.verdict.learning_rate_factor;
+  outcome.clipped_groups = result.clipped_groups;
   outcome.shadow = shadow;
   outcome.stop_requested = result.verdict.stop_requested && !shadow;
   return outcome;
@@ -47,6 +49,7 @@ void StepDelivery::build(const Binding& binding) {
   records_.build(ranks_.rank() == 0, group_count_, world);
   words_.assign(records_.record_words(), 0);
   global_.resize(group_count_, world);
+  global_.norm_type = norm_type_;
   own_.reserve(kernels::cuda::kMaxRecordFindings);
   batch_ids_.reserve(Annotations::kMaxIds);
   next_ = 1;

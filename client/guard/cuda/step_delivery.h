@@ -27,7 +27,8 @@ StepOutcome outcome_of(const kernels::cuda::StepResult& result, bool shadow);
 
 class StepDelivery final : public StepSource {
  public:
-  StepDelivery(DeviceCollective& ranks, bool shadow) : ranks_(ranks), shadow_(shadow) {}
+  StepDelivery(DeviceCollective& ranks, const GuardOptions& options)
+      : ranks_(ranks), shadow_(options.shadow), norm_type_(options.norm_type) {}
 
   // At bind, while nobody drains. Throws Error.
   void build(const Binding& binding);
@@ -50,6 +51,7 @@ class StepDelivery final : public StepSource {
 
   DeviceCollective& ranks_;
   const bool shadow_;
+  const double norm_type_;
   RecordReader records_;
   Annotations annotations_;
   std::uint64_t element_count_ = 0;

@@ -8,11 +8,14 @@
 #ifndef GRADWARDEN_GUARD_H_
 #define GRADWARDEN_GUARD_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "gradwarden/collective.h"
 #include "gradwarden/export.h"
@@ -27,14 +30,51 @@ enum class Fallback : std::uint8_t {
   kRequestStop = 1,  // go on skipping and set StepOutcome::stop_requested
 };
 
+// Where the threshold comes from above which gradients are clipped by global norm.
+enum class ClipRule : std::uint8_t {
+  kFixed = 0,        // max_norm
+  kRollingMean = 1,  // clip_value (> 0) times the mean of the window
+  kZScore = 2,  // clip_value (> 0) deviations above the exponential average: ZClip's rule (arXiv
+                // 2504.02507), which here does not lock in on a level that is gone
+  kPercentile = 3,  // the clip_value-th percentile (0 to 100) of the window: AutoClip's rule (arXiv
+                    // 2007.14469) over a bounded window
+};
+
+// What follows when a norm is above a limit. A non-finite step is always skipped.
+enum class SpikeAction : std::uint8_t {
+  kSkip = 0,
+  kReduceLearningRate = 1,  // apply it; the trainer multiplies this step's learning rate by
+                            // StepOutcome::learning_rate_factor
+};
+
+// For the groups whose name matches; of several rules the first that matches counts.
+struct GroupRule {
+  std::string pattern = {};  // with * and ?, as in file names; must match a group
+  double max_norm = 0;       // clip the group by its own norm; 0: off
+  double value_limit = 0;    // clamp its elements to +-this after clipping; 0: off
+};
+
 // The same on every rank; bind checks it.
 struct GuardOptions {
-  double max_norm = 0;                 // clip by global L2 norm; 0: off
-  bool skip_non_finite = true;         // skip a step with NaN or Inf among its gradients
-  double skip_above = 0;               // skip above this grad norm; 0: off
+  double max_norm = 0;  // clip by global norm; 0: off. Beside another clip_rule: the upper bound of
+                        // its threshold, and the threshold during warm-up
+  ClipRule clip_rule = ClipRule::kFixed;
+  double clip_value = 0;
+  double norm_type = 2;                     // p > 0 or infinity
+  double value_limit = 0;                   // clamp elements to +-this after clipping; 0: off
+  std::vector<GroupRule> group_rules = {};  // the smaller of global and group coefficient applies
+  bool skip_non_finite = true;              // skip a step with NaN or Inf among its gradients
+  double skip_above = 0;                    // skip above this grad norm; 0: off
   double skip_above_rolling_mean = 0;  // skip above this multiple (> 1) of the rolling mean; 0: off
-  std::uint32_t window = 100;          // accepted steps in the rolling mean, 1 to 1024
-  std::uint32_t warmup = 20;           // accepted steps before that rule acts, 1 to window
+  double skip_above_z = 0;             // skip above this z-score of the exponential average; 0: off
+  // Skip where the logarithm of the norm is this many robust deviations (median absolute deviation)
+  // above its median in the window; 0: off.
+  double skip_above_robust_z = 0;
+  SpikeAction on_spike = SpikeAction::kSkip;  // in place of "skip" in the four above
+  double least_learning_rate_factor = 0.1;    // above 0, at most 1
+  std::uint32_t window = 100;                 // accepted steps in the rolling mean, 1 to 1024
+  std::uint32_t warmup = 20;                  // accepted steps before these rules act, 1 to window
+  double ema_decay = 0.97;                    // of the exponential average, above 0 and below 1
   std::uint32_t level_shift_after =
       20;  // consecutive spikes that, if stable, are the new level; 2 to 64
   std::uint32_t max_consecutive_skips = 10;  // then the fallback; 1 or more
@@ -61,6 +101,8 @@ struct StepOutcome {
   double grad_norm = 0;  // unscaled, pre-clip, global; NaN if non-finite
   double clip_coefficient =
       1;  // what the gradients were (in shadow mode: would have been) multiplied by
+  double learning_rate_factor = 1;   // below 1 only under Decision::kReduce
+  std::uint32_t clipped_groups = 0;  // that a GroupRule shrank more than that
   bool shadow = false;
   bool stop_requested = false;  // the bound on skips is used up and Fallback::kRequestStop is set
 
@@ -95,6 +137,13 @@ class GRADWARDEN_API Guard {
   // place, or leaves the gradients as they are. Needs a bind; without one it throws Error.
   // Afterwards it never throws.
   StepOutcome step(const StepInput& input);
+
+  // What decides: windows, averages, counters; to be kept with the trainer's checkpoint. After
+  // restore_state the guard decides, bit for bit, as the saved one would have. The bytes are
+  // portable between machines and versioned. restore_state throws Error, and changes nothing, where
+  // they are damaged, of a newer version, or of a guard with other windows.
+  std::vector<std::byte> save_state() const;
+  void restore_state(std::span<const std::byte> state);
 
  private:
   struct Impl;

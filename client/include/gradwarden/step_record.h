@@ -26,6 +26,9 @@ enum class Reason : std::uint8_t {
   kRollingMean = 6,
   kSkipLimit = 7,
   kCollectiveFailed = 8,
+  kZScore = 9,
+  kRobustZScore = 10,
+  kGroupMaxNorm = 11,
 };
 
 // Lower-case words for logs and metrics: "apply", "rolling_mean".

@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <memory>
+#include <string>
 #include <utility>
 
 #include "tests/emulator/runtime/machine.h"
@@ -25,6 +26,11 @@ template <typename Body>
 cudaError_t call(const char* name, Body body) {
   Machine& machine = Machine::get();
   auto error = static_cast<cudaError_t>(machine.enter(name));
+  if (error == cudaSuccess && in_host_function()) {
+    machine.violate(current_device(), std::string(name) + " is called from a host function",
+                    cudaSuccess);
+    error = cudaErrorNotPermitted;
+  }
   if (error == cudaSuccess) error = machine.sticky(current_device());
   if (error == cudaSuccess) error = body();
   if (error != cudaSuccess) set_last_error(error);

@@ -15,7 +15,8 @@
 //     collectives keep the order of their capture.
 //   - Ranks are threads of one process, each with a device of its own. A collective waits in its
 //     stream for all ranks, then moves the data.
-// Nothing here measures a GPU.
+// What CUDA forbids is refused: unsafe calls under capture, calls from a host function, a launch on
+// another device's stream. Nothing here measures a GPU.
 //
 // All functions may be called from any thread, but reset() from one while no other uses the
 // runtime.

@@ -40,6 +40,7 @@ constexpr Text kTexts[] = {
     {cudaErrorNotReady, "cudaErrorNotReady", "not ready yet"},
     {cudaErrorIllegalAddress, "cudaErrorIllegalAddress", "an illegal memory access was found"},
     {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
+    {cudaErrorNotPermitted, "cudaErrorNotPermitted", "not permitted here"},
     {cudaErrorNotSupported, "cudaErrorNotSupported", "not supported"},
     {cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
      "not permitted while a stream captures"},

@@ -4,20 +4,36 @@
 #include <cstdlib>
 #include <cstring>
 
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define GRADWARDEN_RUNTIME_ASAN 1
+#endif
+#elif defined(__SANITIZE_ADDRESS__)
+#define GRADWARDEN_RUNTIME_ASAN 1
+#endif
+#ifdef GRADWARDEN_RUNTIME_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace gradwarden::emulator {
 namespace {
 
 // What is freed stays, overwritten, until this much else was freed, so that its place is not given
-// out again at once and a late access is seen. AddressSanitizer has a quarantine of its own.
-#if defined(__SANITIZE_ADDRESS__)
-constexpr std::size_t kRetiredBytes = 0;
-#else
+// out again at once and a late access is seen: by the memory map, and by AddressSanitizer where
+// that watches.
 constexpr std::size_t kRetiredBytes = std::size_t{64} << 20;
-#endif
 
 constexpr int kFresh = 0xff;  // NaN as any float type, huge as a count
 constexpr int kFreed = 0xdd;
 constexpr std::size_t kAlignment = 256;
+
+#ifdef GRADWARDEN_RUNTIME_ASAN
+void poison(void* at, std::size_t bytes) { __asan_poison_memory_region(at, bytes); }
+void unpoison(void* at, std::size_t bytes) { __asan_unpoison_memory_region(at, bytes); }
+#else
+void poison(void*, std::size_t) {}
+void unpoison(void*, std::size_t) {}
+#endif
 
 }  // namespace
 
@@ -124,13 +140,22 @@ bool Machine::release(void* at, MemoryMap::Kind kind) {
   return true;
 }
 
+// The place may become ordinary host memory now, so it is no longer known as freed device memory.
+void Machine::give_back(void* at, std::size_t bytes) {
+  unpoison(at, bytes);
+  memory_map_->forget(at);
+  std::free(at);
+}
+
 void Machine::retire(void* at, std::size_t bytes) {
+  poison(at, bytes);
   retired_.emplace_back(at, bytes);
   retired_bytes_ += bytes;
   while (retired_bytes_ > kRetiredBytes) {
-    retired_bytes_ -= retired_.front().second;
-    std::free(retired_.front().first);
+    const auto [oldest, size] = retired_.front();
     retired_.pop_front();
+    retired_bytes_ -= size;
+    give_back(oldest, size);
   }
 }
 
@@ -141,10 +166,7 @@ void Machine::release_all() {
     std::free(at);
   }
   allocations_.clear();
-  for (const auto& [at, bytes] : retired_) {
-    memory_map_->forget(at);
-    std::free(at);
-  }
+  for (const auto& [at, bytes] : retired_) give_back(at, bytes);
   retired_.clear();
   retired_bytes_ = 0;
 }

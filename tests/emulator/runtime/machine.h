@@ -83,6 +83,7 @@ class Machine {
   };
 
   void retire(void* at, std::size_t bytes);
+  void give_back(void* at, std::size_t bytes);
 
   mutable std::mutex mutex_;
   Settings settings_;

@@ -29,12 +29,14 @@ template <typename T>
 void reduce_as(const std::map<int, Collective>& ranks, std::size_t count, Bytes& out) {
   for (const auto& [rank, c] : ranks) {
     const auto* part = static_cast<const unsigned char*>(c.send);
+    const bool averages = c.operation == ncclAvg && rank == ranks.rbegin()->first;
     for (std::size_t i = 0; i < count; ++i) {
       T value;
       T sum;
       std::memcpy(&value, part + i * sizeof(T), sizeof(T));
       std::memcpy(&sum, out.data() + i * sizeof(T), sizeof(T));
       sum = rank == ranks.begin()->first ? value : combine(sum, value, c.operation);
+      if (averages) sum = static_cast<T>(sum / static_cast<T>(ranks.size()));
       std::memcpy(out.data() + i * sizeof(T), &sum, sizeof(T));
     }
   }
@@ -137,7 +139,8 @@ std::size_t bytes_of(ncclDataType_t type) {
 }
 
 bool can_reduce(ncclDataType_t type, ncclRedOp_t operation) {
-  const bool known = operation == ncclSum || operation == ncclMax || operation == ncclMin;
+  const bool known = operation == ncclSum || operation == ncclMax || operation == ncclMin ||
+                     (operation == ncclAvg && (type == ncclFloat32 || type == ncclFloat64));
   return known && type != ncclFloat16 && type != ncclBfloat16;
 }
 

@@ -118,8 +118,8 @@ ncclResult_t ncclCommDestroy(ncclComm_t handle) {
 
 ncclResult_t ncclCommAbort(ncclComm_t handle) {
   return on_communicator("ncclCommAbort", handle, [&](const auto& communicator) {
+    Machine::get().count_blocking("ncclCommAbort");
     abort(*communicator);
-    drain("ncclCommAbort", *communicator);
     communicators().take(handle);
     return ncclSuccess;
   });

@@ -1,27 +1,14 @@
-// Ranks as threads: communicators, collectives, groups, and how they fail.
-#include <cstring>
-#include <mutex>
+// Ranks as threads: communicators, collectives, groups.
+#include <dlfcn.h>
 
-#include "tests/emulator/runtime/runtime_fixture.h"
+#include "tests/emulator/runtime/nccl_fixture.h"
 
 namespace gradwarden::emulator {
 namespace {
 
-class Nccl : public RuntimeTest {
- protected:
-  void SetUp() override {
-    RuntimeTest::SetUp();
-    EXPECT_NCCL(ncclGetUniqueId(&id_));
-  }
-  ncclComm_t join(int rank, int ranks) const {
-    ncclComm_t communicator = nullptr;
-    EXPECT_NCCL(ncclCommInitRank(&communicator, ranks, id_, rank));
-    return communicator;
-  }
-  ncclUniqueId id_;
-};
+using Nccl = NcclTest;
 
-class NcclRanks : public Nccl, public testing::WithParamInterface<int> {};
+class NcclRanks : public NcclTest, public testing::WithParamInterface<int> {};
 INSTANTIATE_TEST_SUITE_P(Ranks, NcclRanks, testing::Values(1, 2, 4, 16));
 
 TEST_P(NcclRanks, GatherFromAllInRankOrder) {
@@ -76,6 +63,28 @@ TEST_P(NcclRanks, ReduceScatterAndBroadcastInPlaceToo) {
   EXPECT_EQ(runtime_counters().collective_groups, 1U * static_cast<unsigned>(ranks));
 }
 
+TEST_P(NcclRanks, AverageFloatsAndRefuseToAverageIntegers) {
+  const int ranks = GetParam();
+  run_ranks(ranks, [&](int rank) {
+    cudaStream_t stream = new_stream();
+    ncclComm_t communicator = join(rank, ranks);
+    float* const value = device_array<float>(1);
+    *value = static_cast<float>(rank);
+    EXPECT_EQ(ncclAllReduce(value, value, 1, ncclInt32, ncclAvg, communicator, stream),
+              ncclInvalidArgument);
+    EXPECT_NCCL(ncclAllReduce(value, value, 1, ncclFloat, ncclAvg, communicator, stream));
+    EXPECT_CUDA(cudaStreamSynchronize(stream));
+    EXPECT_EQ(*value, static_cast<float>(ranks - 1) / 2);
+    EXPECT_NCCL(ncclCommDestroy(communicator));
+  });
+}
+
+TEST_F(Nccl, IsFoundInTheRunningProcessByName) {
+  for (const char* name : {"ncclAllGather", "ncclGroupStart", "ncclCommGetAsyncError"})
+    EXPECT_NE(dlsym(RTLD_DEFAULT, name), nullptr) << name;
+  EXPECT_EQ(dlsym(RTLD_DEFAULT, "ncclSend"), nullptr);  // not emulated, and no other copy loaded
+}
+
 TEST_F(Nccl, WaitInTheStreamForTheOtherRankAndNotInTheCall) {
   auto* all = pinned_array<std::int32_t>(4);
   auto* send = pinned_array<std::int32_t>(2);
@@ -123,102 +132,6 @@ TEST_F(Nccl, StartNothingOfAGroupInWhichACallFailed) {
   EXPECT_EQ(ncclGroupEnd(), ncclInvalidArgument);
   EXPECT_EQ(runtime_counters().collectives, 0U);
   EXPECT_NCCL(ncclAllGather(value, value + 1, 1, ncclInt32, communicator, stream));
-}
-
-TEST_F(Nccl, ReportCollectivesThatDoNotMatch) {
-  run_ranks(2, [&](int rank) {
-    const ncclComm_t communicator = join(rank, 2);
-    const cudaStream_t stream = new_stream();
-    auto* data = pinned_array<double>(20);
-    const std::size_t count = rank == 0 ? 4 : 5;
-    EXPECT_NCCL(ncclAllGather(data, data + 10, count, ncclFloat64, communicator, stream));
-    EXPECT_CUDA(cudaStreamSynchronize(stream));
-    ncclResult_t error = ncclSuccess;
-    EXPECT_NCCL(ncclCommGetAsyncError(communicator, &error));
-    EXPECT_EQ(error, ncclInvalidUsage);
-    EXPECT_NE(std::string(ncclGetLastError(communicator)).find("do not match"), std::string::npos);
-    EXPECT_EQ(ncclAllGather(data, data + 10, 1, ncclFloat64, communicator, stream),
-              ncclInvalidUsage);
-  });
-  EXPECT_EQ(take_runtime_violations().size(), 1U);
-}
-
-TEST_F(Nccl, ReportBuffersThatAreTooSmall) {
-  const ncclComm_t communicator = join(0, 1);
-  const cudaStream_t stream = new_stream();
-  auto* data = device_array<double>(4);
-  auto* small = device_array<double>(3);
-  EXPECT_NCCL(ncclAllGather(data, small, 4, ncclFloat64, communicator, stream));
-  EXPECT_EQ(cudaStreamSynchronize(stream), cudaErrorIllegalAddress);
-  EXPECT_EQ(take_runtime_violations().size(), 1U);
-  ncclResult_t error = ncclSuccess;
-  EXPECT_NCCL(ncclCommGetAsyncError(communicator, &error));
-  EXPECT_EQ(error, ncclUnhandledCudaError);
-}
-
-TEST_F(Nccl, StallUntilEachRankAborts) {
-  std::mutex mutex;
-  std::vector<ncclComm_t> communicators(3);
-  std::vector<cudaStream_t> streams(3);
-  stall_collective(1);
-  run_ranks(3, [&](int rank) {
-    const ncclComm_t communicator = join(rank, 3);
-    const cudaStream_t stream = new_stream();
-    auto* data = pinned_array<std::int32_t>(4);
-    data[3] = 77;
-    EXPECT_NCCL(ncclAllGather(data, data + 1, 1, ncclInt32, communicator, stream));
-    const std::lock_guard lock(mutex);
-    communicators[static_cast<std::size_t>(rank)] = communicator;
-    streams[static_cast<std::size_t>(rank)] = stream;
-  });
-  EXPECT_NCCL(ncclCommAbort(communicators[1]));
-  ASSERT_CUDA(cudaSetDevice(1));
-  EXPECT_CUDA(cudaStreamSynchronize(streams[1]));
-  EXPECT_EQ(cudaStreamQuery(streams[0]), cudaErrorNotReady);  // its own rank has to abort
-  ncclResult_t error = ncclSuccess;
-  EXPECT_EQ(ncclCommGetAsyncError(communicators[1], &error), ncclInvalidArgument);
-  for (const int rank : {0, 2}) {
-    EXPECT_NCCL(ncclCommAbort(communicators[static_cast<std::size_t>(rank)]));
-    EXPECT_CUDA(cudaStreamSynchronize(streams[static_cast<std::size_t>(rank)]));
-  }
-}
-
-TEST_F(Nccl, StallsEndWhenTheMachineIsReset) {
-  stall_collective(0);
-  const ncclComm_t communicator = join(0, 1);
-  const cudaStream_t stream = new_stream();
-  auto* data = pinned_array<std::int32_t>(2);
-  EXPECT_NCCL(ncclAllGather(data, data + 1, 1, ncclInt32, communicator, stream));
-  reset_runtime();  // returns
-  EXPECT_EQ(ncclCommDestroy(communicator), ncclInvalidArgument);
-}
-
-TEST_F(Nccl, FailTheCallOfTheRankThatATestChose) {
-  fail_collective(1, ncclSystemError);
-  run_ranks(2, [&](int rank) {
-    const ncclComm_t communicator = join(rank, 2);
-    const cudaStream_t stream = new_stream();
-    auto* data = pinned_array<std::int32_t>(3);
-    if (rank == 1) {
-      EXPECT_EQ(ncclAllGather(data, data + 1, 1, ncclInt32, communicator, stream), ncclSystemError);
-    }
-    EXPECT_NCCL(ncclAllGather(data, data + 1, 1, ncclInt32, communicator, stream));
-    EXPECT_CUDA(cudaStreamSynchronize(stream));
-  });
-}
-
-TEST_F(Nccl, ShowAnAsynchronousErrorAndRefuseFurtherCalls) {
-  const ncclComm_t communicator = join(0, 1);
-  auto* data = pinned_array<std::int32_t>(2);
-  ncclResult_t error = ncclInternalError;
-  EXPECT_NCCL(ncclCommGetAsyncError(communicator, &error));
-  EXPECT_EQ(error, ncclSuccess);
-  set_async_error(0, ncclRemoteError);
-  EXPECT_NCCL(ncclCommGetAsyncError(communicator, &error));
-  EXPECT_EQ(error, ncclRemoteError);
-  EXPECT_EQ(ncclAllGather(data, data + 1, 1, ncclInt32, communicator, new_stream()),
-            ncclRemoteError);
-  EXPECT_NCCL(ncclCommAbort(communicator));
 }
 
 // The way that a non-blocking communicator wants to be used.

@@ -10,6 +10,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdlib>
 #include <functional>
 #include <string>
 #include <thread>
@@ -25,7 +26,12 @@ namespace gradwarden::emulator {
 
 class RuntimeTest : public testing::Test {
  protected:
-  void SetUp() override { reset_runtime(); }
+  void SetUp() override {
+    reset_runtime();
+    // GRADWARDEN_TEST_SEED chooses other pauses and orders.
+    if (const char* seed = std::getenv("GRADWARDEN_TEST_SEED"))
+      set_runtime_seed(std::strtoull(seed, nullptr, 10));
+  }
   void TearDown() override {
     for (const std::string& what : take_runtime_violations()) ADD_FAILURE() << what;
     reset_runtime();

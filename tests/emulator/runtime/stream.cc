@@ -138,6 +138,11 @@ void Stream::work() {
   ended_ = true;
 }
 
+bool& in_host_function() {
+  thread_local bool inside = false;
+  return inside;
+}
+
 std::uint64_t random_number() { return numbers(); }
 
 void run_kernel(int device, const std::string& name, unsigned grid, unsigned block,

@@ -77,6 +77,9 @@ class Stream {
   std::thread thread_;
 };
 
+// Whether this thread is in a host function of a stream, from which CUDA may not be called.
+bool& in_host_function();
+
 // A number of this stream's own sequence; for tasks.
 std::uint64_t random_number();
 

@@ -37,7 +37,11 @@ Work kernel_work(int device, std::shared_ptr<const RegisteredKernel> kernel, uns
 Work host_work(cudaHostFn_t function, void* data) {
   return {[=] {
     Machine::get().count([](RuntimeCounters& c) { ++c.host_functions; });
-    return live_task([=] { function(data); });
+    return live_task([=] {
+      in_host_function() = true;
+      function(data);
+      in_host_function() = false;
+    });
   }};
 }
 

@@ -180,6 +180,7 @@ void meet(const std::shared_ptr<Communicator>& communicator, const Collective& c
   World& world = *c.world;
   Global& g = global();
   std::unique_lock lock(g.mutex);
+  ++c.meeting;
   const auto given_up = [&] { return c.aborted || Machine::get().closing(); };
   if (!dead && !given_up() && collective.stalls) g.changed.wait(lock, given_up);
   if (!dead && !given_up() && reachable(c, collective, world.size)) {
@@ -196,15 +197,17 @@ void meet(const std::shared_ptr<Communicator>& communicator, const Collective& c
     }
     leave(world, number);
   }
+  --c.meeting;
   --c.unfinished;
   g.changed.notify_all();
 }
 
 void abort(Communicator& c) {
   Global& g = global();
-  const std::lock_guard lock(g.mutex);
+  std::unique_lock lock(g.mutex);
   c.aborted = true;
   g.changed.notify_all();
+  g.changed.wait(lock, [&] { return c.meeting == 0; });
 }
 
 void wait_for_collectives(Communicator& c) {

@@ -56,6 +56,7 @@ struct Communicator {
   int polls_in_progress = 0;  // of a call that has not said it is done
   std::uint64_t next_number = 0;
   std::uint64_t unfinished = 0;  // collectives enqueued and not run
+  std::uint64_t meeting = 0;     // of them those that wait for others, or move data
   bool aborted = false;
   bool finalizing = false;
 };
@@ -83,6 +84,7 @@ std::uint64_t take_numbers(Communicator& communicator, std::size_t count);
 void meet(const std::shared_ptr<Communicator>& communicator, const Collective& collective,
           std::uint64_t number, bool dead);
 
+// Ends what waits for others; afterwards nothing of this communicator touches memory.
 void abort(Communicator& communicator);
 // Until what was enqueued has run.
 void wait_for_collectives(Communicator& communicator);
