@@ -1,6 +1,7 @@
 # The tests of tests/emulator once more, on real GPUs: the same sources, linked with the kernels that nvcc compiled and the
 # real runtime. Without a GPU each test says so and counts as skipped. `ctest -L gpu` runs them.
-if(NOT GRADWARDEN_NCCL)
+# Not in builds with sanitizers, which real GPUs do not go with.
+if(NOT GRADWARDEN_NCCL OR GRADWARDEN_SANITIZE)
   return()
 endif()
 

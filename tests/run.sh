@@ -113,7 +113,7 @@ report "ThreadSanitizer: build and tests"
 if $ci; then
   configure_and_build tsan numerics_test kernel_test client_guard_test client_reporter_test validate_test \
     daemon_concurrency_test daemon_detect_test daemon_store_test daemon_ingest_parts_test daemon_metrics_test \
-    daemon_config_test
+    daemon_config_test $([[ -f build/tools/nccl/include/nccl.h ]] && echo emulated_runtime_test)
   run_ctest tsan -LE 'e2e|fault|no-tsan|emulator|cuda' -E 'NOT_BUILT|^Project'
 else
   configure_and_build tsan
