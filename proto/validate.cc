@@ -97,6 +97,9 @@ Problem check_size(std::string_view field, int size, std::size_t expected, std::
                  "0 or " + std::to_string(expected) + " (one per " + std::string(what) + ")");
 }
 
+// How many rules a newer client may know that we do not.
+constexpr int kUnknownRules = 32;
+
 template <typename Values>
 Problem check_no_negative(std::string_view field, const Values& values) {
   for (const double value : values) {
@@ -124,7 +127,9 @@ Problem check_coefficient(const v1::Report& report) {
   if (!(coefficient >= 0 && coefficient <= 1)) {
     return problem("clip_coefficient", coefficient, "0 to 1");
   }
-  if (report.decision() == v1::DECISION_CLIP && coefficient == 1) {
+  // By a threshold of their own, groups may be clipped where the whole is not.
+  if (report.decision() == v1::DECISION_CLIP && report.reason() == v1::REASON_MAX_NORM &&
+      coefficient == 1) {
     return problem("clip_coefficient", "1 with DECISION_CLIP", "below 1");
   }
   const bool untouched =
@@ -151,6 +156,7 @@ Problem check_decision(const v1::Report& report) {
       fits = decision == v1::DECISION_APPLY;
       break;
     case v1::REASON_MAX_NORM:
+    case v1::REASON_GROUP_MAX_NORM:
       fits = decision == v1::DECISION_CLIP;
       break;
     case v1::REASON_NON_FINITE:
@@ -163,6 +169,8 @@ Problem check_decision(const v1::Report& report) {
       break;
     case v1::REASON_ABSOLUTE_LIMIT:
     case v1::REASON_ROLLING_MEAN:
+    case v1::REASON_Z_SCORE:
+    case v1::REASON_ROBUST_Z_SCORE:
       fits = decision == v1::DECISION_SKIP || decision == v1::DECISION_REDUCE;
       break;
     default:
@@ -187,6 +195,15 @@ Problem check_norms(const v1::Report& report) {
   if (!(report.rolling_mean() >= 0))
     return problem("rolling_mean", report.rolling_mean(), "0 or more");
   if (!(report.threshold() >= 0)) return problem("threshold", report.threshold(), "0 or more");
+  if (!(report.clip_threshold() >= 0)) {
+    return problem("clip_threshold", report.clip_threshold(), "0 or more");
+  }
+  const double factor = report.learning_rate_factor();
+  if (!(factor >= 0 && factor <= 1)) return problem("learning_rate_factor", factor, "0 to 1");
+  if (report.broken_rules_size() > v1::Reason_ARRAYSIZE + kUnknownRules) {
+    return problem("broken_rules", std::to_string(report.broken_rules_size()) + " entries",
+                   "one entry per rule");
+  }
   if (!(report.max_abs() >= 0)) return problem("max_abs", report.max_abs(), "0 or more");
   if (report.has_loss_scale() && report.loss_scale() < 0) {
     return problem("loss_scale", report.loss_scale(), "0 or more");

@@ -9,6 +9,16 @@ gradwarden_test(client_reporter_test
   LIBS gradwarden_client_reporter gradwarden_client_collective gradwarden_client_guard)
 gradwarden_use_rpc_pch(client_reporter_test)
 
+gradwarden_test(c_api_test
+  SOURCES unit/c_api_test.cc
+  LIBS gradwarden_client_c_api gradwarden_client_reporter gradwarden_client_collective gradwarden_client_guard)
+if(GRADWARDEN_EXAMPLES)
+  foreach(name 01_minimal 02_per_layer_thresholds 03_tensor_parallel 04_save_restore)
+    add_test(NAME CExample.${name} COMMAND c_${name})
+    set_tests_properties(CExample.${name} PROPERTIES TIMEOUT 60)
+  endforeach()
+endif()
+
 if(GRADWARDEN_MPI)
   add_executable(mpi_ranks_test e2e/mpi_ranks_test.cc)
   target_link_libraries(mpi_ranks_test PRIVATE gradwarden_mpi gradwarden_flags)

@@ -108,6 +108,10 @@ report "AddressSanitizer and UndefinedBehaviorSanitizer: build and tests"
 configure_and_build asan
 run_ctest asan
 
+if ! $ci && command -v nvcc >/dev/null; then
+  check "kernels fit every architecture" tests/emulator/resource_report.sh . --full
+fi
+
 report "ThreadSanitizer: build and tests"
 # Fibers of the emulated GPU are not known to ThreadSanitizer; MPI is not instrumented.
 if $ci; then

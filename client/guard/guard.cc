@@ -117,7 +117,13 @@ void Guard::Impl::bind(std::span<const TensorShard> shard_list,
   own.reserve(guard::kMaxNonFinite);
   observed = false;
   sequence = 0;
-  if (sink != nullptr) sink->begin(guard::run_shape(binding, options, ranks));
+  std::string problem;  // of one rank's sink: its history file, for example
+  try {
+    if (sink != nullptr) sink->begin(guard::run_shape(binding, options, ranks));
+  } catch (const std::exception& error) {
+    problem = error.what();
+  }
+  guard::agree(problem, ranks);
   bound = true;
 }
 
@@ -180,7 +186,7 @@ void Guard::Impl::clip_groups(StepOutcome& outcome) noexcept {
   }
   if (outcome.clipped_groups == 0 || outcome.decision != Decision::kApply) return;
   outcome.decision = Decision::kClip;
-  outcome.reason = Reason::kGroupMaxNorm;
+  if (outcome.reason == Reason::kWithinLimits) outcome.reason = Reason::kGroupMaxNorm;
 }
 
 // The one write to gradient memory: clip coefficients, loss scale and limits in one pass. A skipped
@@ -221,6 +227,9 @@ void Guard::Impl::record(const StepInput& input, const StepOutcome& outcome,
   record.shadow = outcome.shadow;
   record.rolling_mean = verdict.rolling_mean;
   record.threshold = verdict.threshold;
+  record.clip_threshold = verdict.clip_threshold;
+  record.learning_rate_factor = verdict.learning_rate_factor;
+  record.broken_rules = verdict.broken_rules;
   record.loss = input.loss;
   record.learning_rate = input.learning_rate;
   record.loss_scale = input.loss_scale;

@@ -20,6 +20,8 @@ struct Header {
   double clip_coefficient;
   double rolling_mean;
   double threshold;
+  double clip_threshold;
+  double learning_rate_factor;
   double loss;
   double learning_rate;
   double loss_scale;
@@ -33,6 +35,7 @@ struct Header {
   std::uint32_t local_ranks;
   std::uint32_t non_finite;
   std::uint32_t batch_ids;
+  std::uint32_t broken_rules;
   Decision decision;
   Reason reason;
   bool shadow;
@@ -104,6 +107,9 @@ Header header_of(const StepRecord& record, std::uint64_t time_unix_ns) noexcept 
   header.clip_coefficient = record.clip_coefficient;
   header.rolling_mean = record.rolling_mean;
   header.threshold = record.threshold;
+  header.clip_threshold = record.clip_threshold;
+  header.learning_rate_factor = record.learning_rate_factor;
+  header.broken_rules = record.broken_rules;
   header.loss = record.loss.value_or(0);
   header.learning_rate = record.learning_rate.value_or(0);
   header.loss_scale = record.loss_scale.value_or(0);
@@ -137,6 +143,12 @@ void set_numbers(const Header& header, v1::Report& report) {
   report.set_shadow(header.shadow);
   report.set_rolling_mean(header.rolling_mean);
   report.set_threshold(header.threshold);
+  report.set_clip_threshold(header.clip_threshold);
+  report.set_learning_rate_factor(header.learning_rate_factor);
+  for (int reason = v1::Reason_MIN; reason <= v1::Reason_MAX; ++reason) {
+    if ((header.broken_rules >> reason & 1U) != 0)
+      report.add_broken_rules(static_cast<v1::Reason>(reason));
+  }
   if (header.has_loss) report.set_loss(header.loss);
   if (header.has_learning_rate) report.set_learning_rate(header.learning_rate);
   if (header.has_loss_scale) report.set_loss_scale(header.loss_scale);

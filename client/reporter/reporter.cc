@@ -278,6 +278,10 @@ bool Reporter::attach(StepSource& source) {
   Impl& impl = *impl_;
   if (impl.forked() || !impl.thread.joinable()) return false;
   const std::lock_guard lock(impl.source_mutex);
+  if (impl.source != nullptr && impl.source != &source) {
+    throw Error(
+        "reporter: another guard reports through it; give each guard a reporter of its own");
+  }
   impl.source = &source;
   return true;
 }

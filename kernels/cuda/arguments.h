@@ -41,7 +41,7 @@ GRADWARDEN_HD inline double value_of(const ScalarInput& input) {
 struct StepInputs {
   const std::int64_t* step_at = nullptr;
   std::uint64_t step = 0;  // used without step_at
-  bool count_on = false;   // used without step_at: one more than the step before
+  bool count_on = false;   // used without step_at: one more than the step before, if there was one
   ScalarInput loss;
   ScalarInput learning_rate;
   // Thresholds in place of the policy's. 0 turns a rule off.
@@ -54,6 +54,7 @@ struct StepInputs {
 struct StepCounters {
   std::uint64_t sequence = 0;  // steps decided
   std::uint64_t step = 0;      // the trainer's number of the last of them
+  std::uint64_t counted = 0;   // 1: there was one
 };
 
 enum class GradientKind : std::uint8_t { kShards, kLocal };
@@ -66,6 +67,9 @@ struct FoldArguments {
   double p = 2;
   ScalarInput loss_scale;
   const StepCounters* counters = nullptr;
+  // The host's count of steps, this one included; 0 in a captured graph, which cannot know it. A
+  // rank on which a launch failed falls in step again by it.
+  std::uint64_t count = 0;
   Progress* progress = nullptr;  // mapped pinned memory; null: not told
   // Blocks count themselves in it, with atomics. 0 before the first launch; left at 0.
   std::uint32_t* blocks_done = nullptr;

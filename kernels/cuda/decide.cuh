@@ -34,22 +34,31 @@ struct Summaries {
   const void* gathered;
   std::uint32_t world_size;
   bool complete;
+  std::uint64_t latest;  // the highest number of all, from which this rank counts on
 };
 
 // All threads of the block call it and get the same.
 __device__ inline Summaries check_summaries(const DecideArguments& a) {
   GRADWARDEN_SHARED(unsigned, strangers, kBlockThreads);
+  GRADWARDEN_SHARED(std::uint64_t, latest, kBlockThreads);
   unsigned found = 0;
+  std::uint64_t last = a.own->sequence;
   for (std::uint32_t rank = threadIdx.x; rank < a.world_size; rank += kBlockThreads) {
-    if (header_of(a.gathered, rank, a.group_count)->sequence != a.own->sequence) ++found;
+    const std::uint64_t sequence = header_of(a.gathered, rank, a.group_count)->sequence;
+    if (sequence != a.own->sequence) ++found;
+    last = sequence > last ? sequence : last;
   }
   strangers[threadIdx.x] = found;
+  latest[threadIdx.x] = last;
   __syncthreads();
   unsigned all = 0;
   const unsigned used = a.world_size < kBlockThreads ? a.world_size : kBlockThreads;
-  for (unsigned i = 0; i < used; ++i) all += strangers[i];
-  if (all == 0) return {a.gathered, a.world_size, true};
-  return {a.own, 1, false};
+  for (unsigned i = 0; i < used; ++i) {
+    all += strangers[i];
+    last = latest[i] > last ? latest[i] : last;
+  }
+  if (all == 0) return {a.gathered, a.world_size, true, last};
+  return {a.own, 1, false, last};
 }
 
 // Groups are folded over the ranks by all threads, a tile at a time; thread 0 adds them up in
@@ -142,19 +151,23 @@ __device__ inline WholeVerdict judge_step(const DecideArguments& a, const Summar
   result.norm = step.norm;
   result.update = skip ? 0 : 1;
   result.found_inf = skip ? 1.0F : 0.0F;
+  result.learning_rate_factor = a.shadow ? 1.0F : static_cast<float>(verdict.learning_rate_factor);
   result.grad_scale = grad_scale_of(scaled ? loss_scale : 1.0, coefficient);
   const bool usable = !skip && !step.non_finite && !a.shadow;
   return {coefficient, scaled ? loss_scale : 1.0, unscale, usable ? 1U : 0U};
 }
 
 // By thread 0, after the verdict.
-__device__ inline void count_step(const DecideArguments& a) {
+__device__ inline void count_step(const DecideArguments& a, const Summaries& from) {
   const StepInputs& in = a.inputs;
-  a.counters->sequence = a.own->sequence;
+  // A rank that missed a decision catches up with the others, so that one failure costs one step.
+  a.counters->sequence = from.latest;
+  const bool first = a.counters->counted == 0;
+  a.counters->counted = 1;
   if (in.step_at != nullptr)
     a.counters->step = static_cast<std::uint64_t>(*in.step_at);
   else
-    a.counters->step = in.count_on ? a.counters->step + 1 : in.step;
+    a.counters->step = in.count_on && !first ? a.counters->step + 1 : in.step;
 }
 
 // By all threads, a group each. Returns how many of this thread's groups their own threshold
@@ -194,7 +207,7 @@ __device__ inline void note_clipped_groups(StepResult& result, unsigned clipped)
   result.clipped_groups = clipped;
   if (clipped == 0 || result.verdict.decision != Decision::kApply) return;
   result.verdict.decision = Decision::kClip;
-  result.verdict.reason = Reason::kGroupMaxNorm;
+  if (result.verdict.reason == Reason::kWithinLimits) result.verdict.reason = Reason::kGroupMaxNorm;
 }
 
 // One block of kBlockThreads threads.
@@ -204,7 +217,7 @@ __global__ void __launch_bounds__(kBlockThreads, 1) decide_kernel(const DecideAr
   const GlobalSums all = fold_all(a, from);
   if (threadIdx.x == 0) {
     shared_whole[0] = judge_step(a, from, all);
-    count_step(a);
+    count_step(a, from);
   }
   __syncthreads();
   const unsigned clipped = sum_over_block(write_factors(a, shared_whole[0]));

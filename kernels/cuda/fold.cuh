@@ -158,6 +158,11 @@ __device__ inline void fold_groups(const FoldArguments& a) {
   }
 }
 
+__device__ inline std::uint64_t sequence_of(const FoldArguments& a) {
+  const std::uint64_t next = a.counters->sequence + 1;
+  return next > a.count ? next : a.count;
+}
+
 // This rank's own totals. first_non_finite stands for a tensor here: the first that has one.
 __device__ inline void fold_header(const FoldArguments& a) {
   TensorPartial all = TensorPartial::nothing();
@@ -183,7 +188,7 @@ __device__ inline void fold_header(const FoldArguments& a) {
   // For p = infinity the largest magnitude stands for the sum of powers.
   const double power = std::isinf(a.p) ? all.max_abs : all.power_sum;
   if (shards) {
-    header.sequence = a.counters->sequence + 1;
+    header.sequence = sequence_of(a);
     header.loss_scale = value_of(a.loss_scale);
     header.shard_power_sum = power;
     header.shard_non_finite = non_finite;
@@ -198,12 +203,12 @@ __device__ inline void fold_header(const FoldArguments& a) {
 // stream must not be seen to end before this is seen to begin.
 __device__ inline void tell_started(const FoldArguments& a) {
   if (a.progress == nullptr) return;
-  a.progress->started = a.counters->sequence + 1;
+  a.progress->started = sequence_of(a);
   __threadfence_system();
 }
 
 // Grid: any size; blocks beyond tensor_count only count themselves. kBlockThreads threads.
-__global__ void __launch_bounds__(kBlockThreads, 4) fold_kernel(const FoldArguments a) {
+__global__ void __launch_bounds__(kBlockThreads, 3) fold_kernel(const FoldArguments a) {
   fold_small_tensors(a);
   fold_large_tensors(a);
   if (!last_block_here(a.blocks_done)) return;  // the whole block alike

@@ -31,6 +31,7 @@ struct StepResult {
   float found_inf = 0;
   // Loss scale / clip coefficient: fused optimizers divide gradients by it. Never infinite.
   float grad_scale = 1;
+  float learning_rate_factor = 1;  // below 1 when the step is to be taken with a smaller rate
 };
 
 }  // namespace gradwarden::kernels::cuda

@@ -52,9 +52,9 @@ struct GlobalSums {
   std::uint64_t zero_count = 0;
 };
 
-static_assert(sizeof(NonFiniteSummary) == 4 * 8);
-static_assert(sizeof(RankHeader) == 8 * 8 + 2 * sizeof(NonFiniteSummary));
-static_assert(sizeof(GroupSummary) == 5 * 8);
+static_assert(sizeof(NonFiniteSummary) == 32);
+static_assert(sizeof(RankHeader) == 128);
+static_assert(sizeof(GroupSummary) == 40);
 
 GRADWARDEN_HD constexpr std::uint64_t summary_bytes(std::uint64_t groups) {
   return sizeof(RankHeader) + groups * sizeof(GroupSummary);

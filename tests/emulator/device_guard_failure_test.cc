@@ -6,6 +6,7 @@
 #include <barrier>
 #include <chrono>
 #include <functional>
+#include <limits>
 #include <thread>
 
 #include "gradwarden/device_guard.h"
@@ -89,7 +90,8 @@ TEST(DeviceGuardFailure, AStallOnABorrowedCommunicatorIsReportedAndNeitherWaited
     ASSERT_EQ(guard.step({.step = 1}, gpu.stream), DeviceStatus::kOk) << "enqueued, not waited for";
     EXPECT_TRUE(eventually([&] { return guard.health() == DeviceStatus::kCollectiveTimeout; }));
     EXPECT_THAT(guard.last_error(), testing::HasSubstr("left alone"));
-    EXPECT_EQ(guard.step({.step = 2}, gpu.stream), DeviceStatus::kCollectiveTimeout);
+    EXPECT_EQ(guard.step({.step = 2}, gpu.stream), DeviceStatus::kOk)
+        << "it keeps its place in the order of the communicator's calls";
     StepOutcome outcome;
     EXPECT_EQ(guard.wait(&outcome, 50ms), DeviceStatus::kTimeout);
     EXPECT_EQ(emulator::runtime_counters().calls["ncclCommAbort"], 0U);
@@ -130,6 +132,65 @@ TEST(DeviceGuardFailure, AStallOnAnOwnCommunicatorEndsByAbortAndTheStepIsSkipped
     }
     ASSERT_EQ(sink.records().size(), 2U);
     EXPECT_EQ(sink.records()[1].record.reason, Reason::kCollectiveFailed);
+  });
+}
+
+TEST(DeviceGuardFailure, WaitNeverTakesAnEarlierDecisionForThatOfAStepWhoseApplyFailed) {
+  run_gpu_ranks(1, [](GpuRank& gpu) {
+    DeviceFloats gradient(some_values(100, 7));
+    DeviceGuard guard({.guard = {.max_norm = 1e9}});
+    guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
+    StepOutcome outcome;
+    ASSERT_EQ(guard.step({.step = 1}, gpu.stream), DeviceStatus::kOk);
+    ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk);
+    ASSERT_EQ(outcome.decision, Decision::kApply);
+    ASSERT_EQ(cudaStreamSynchronize(gpu.stream), cudaSuccess);
+    gradient.put(std::vector<float>(100, std::numeric_limits<float>::quiet_NaN()));
+    emulator::fail_call("cudaLaunchKernel", 4, cudaErrorMemoryAllocation);
+    EXPECT_EQ(guard.step({.step = 2}, gpu.stream), DeviceStatus::kCudaError);
+    ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk);
+    EXPECT_EQ(outcome.decision, Decision::kSkip);
+  });
+}
+
+TEST(DeviceGuardFailure, MovedGradientsThatCouldNotBeToldAreToldByTheNextUpdate) {
+  run_gpu_ranks(1, [](GpuRank& gpu) {
+    DeviceFloats before(some_values(100, 8));
+    DeviceFloats moved(some_values(100, 9, 50));
+    DeviceGuard guard({});
+    guard.bind(std::vector{shard_of("w", before)}, {}, gpu.stream);
+    void* const data[] = {moved.data()};
+    emulator::fail_call("cudaMemcpyAsync", 1, cudaErrorMemoryAllocation);
+    EXPECT_EQ(guard.update(data, gpu.stream), DeviceStatus::kCudaError);
+    EXPECT_EQ(guard.update(data, gpu.stream), DeviceStatus::kOk);
+    ASSERT_EQ(guard.step({.step = 1}, gpu.stream), DeviceStatus::kOk);
+    StepOutcome outcome;
+    ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk);
+    const double norm = emulator::norm_of_values(moved.get());
+    EXPECT_NEAR(outcome.grad_norm, norm, 1e-6 * norm);
+    void* const nothing[] = {nullptr};
+    EXPECT_EQ(guard.update(nothing, gpu.stream), DeviceStatus::kInvalidArgument);
+  });
+}
+
+TEST(DeviceGuardFailure, ASinkThatThrowsOnOneRankIsAnErrorOfBindOnAll) {
+  struct Throwing : KeepingSink {
+    void begin(const RunShape& shape) override {
+      if (shape.rank == 1) throw Error("the history file cannot be written");
+    }
+  };
+  run_gpu_ranks(2, [](GpuRank& gpu) {
+    DeviceFloats gradient(some_values(100, 10));
+    Throwing sink;
+    NcclRanks ranks(gpu.communicator, gpu.stream);
+    DeviceGuard guard({}, ranks, &sink);
+    try {
+      guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
+      ADD_FAILURE() << "no error on rank " << gpu.rank;
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), testing::HasSubstr("history file"));
+      EXPECT_THAT(error.what(), testing::HasSubstr("rank 1"));
+    }
   });
 }
 

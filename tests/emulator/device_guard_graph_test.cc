@@ -61,7 +61,8 @@ TEST(DeviceGuardGraph, AThousandReplaysDecideAsTheHostsRuleDoesWithScaleAndThres
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t replay = nullptr;
     ASSERT_EQ(cudaStreamBeginCapture(gpu.stream, cudaStreamCaptureModeGlobal), cudaSuccess);
-    ASSERT_EQ(guard.step({.loss_scale_at = scale.at(), .max_norm_at = max_norm.at()}, gpu.stream),
+    ASSERT_EQ(guard.step({.step = 1, .loss_scale_at = scale.at(), .max_norm_at = max_norm.at()},
+                         gpu.stream),
               DeviceStatus::kOk);
     ASSERT_EQ(cudaStreamEndCapture(gpu.stream, &graph), cudaSuccess);
     ASSERT_EQ(cudaGraphInstantiate(&replay, graph, 0), cudaSuccess);
@@ -69,7 +70,7 @@ TEST(DeviceGuardGraph, AThousandReplaysDecideAsTheHostsRuleDoesWithScaleAndThres
       gradient.put(std::vector<float>(kElements, replays[i].gradient));
       scale.put(replays[i].loss_scale);
       max_norm.put(replays[i].max_norm);
-      guard.expect_replay(i + 1);
+      guard.expect_replay(i + 1, gpu.stream);
       ASSERT_EQ(cudaGraphLaunch(replay, gpu.stream), cudaSuccess);
       StepOutcome outcome;
       ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk) << guard.last_error();

@@ -160,7 +160,7 @@ TEST_P(DeviceGuardRanks, ReplayACapturedStepWithChangingInputs) {
       scale.put(static_cast<float>(i));
       max_norm.put(i % 2 == 0 ? 0.25 : 0.0);
       step.put(100 + i);
-      guard.expect_replay(static_cast<std::uint64_t>(100 + i));
+      guard.expect_replay(static_cast<std::uint64_t>(100 + i), gpu.stream);
       ASSERT_EQ(cudaGraphLaunch(replay, gpu.stream), cudaSuccess);
       StepOutcome outcome;
       ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk) << guard.last_error();

@@ -236,6 +236,56 @@ TEST(DeviceGuard, KeepsItsWindowWhenBoundAgain) {
   });
 }
 
+TEST(DeviceGuard, HandsOnTheRecordsOfStepsThatAreUnderWayWhenItIsBoundAgain) {
+  GRADWARDEN_NEEDS_GPUS(1);
+  run_gpu_ranks(1, [](GpuRank& gpu) {
+    DeviceFloats gradient(some_values(64, 15));
+    KeepingSink sink;
+    {
+      DeviceGuard guard({}, &sink);
+      for (int binding = 0; binding < 3; ++binding) {
+        guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
+        for (std::uint64_t step = 0; step < 10; ++step) {
+          ASSERT_EQ(guard.step({.step = step}, gpu.stream), DeviceStatus::kOk);
+        }
+      }
+      StepOutcome outcome;
+      ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk);
+      EXPECT_EQ(guard.lost_records(), 0U);
+    }
+    EXPECT_EQ(sink.records().size(), 30U);
+  });
+}
+
+TEST(DeviceGuard, ResumesWithASavedStateOfItsOwnOrOfTheHostsGuard) {
+  GRADWARDEN_NEEDS_GPUS(1);
+  run_gpu_ranks(1, [](GpuRank& gpu) {
+    const GuardOptions options{.skip_above_rolling_mean = 3, .window = 10, .warmup = 5};
+    DeviceFloats gradient(std::vector<float>(64, 1.0F));
+    std::vector<float> on_host(64, 1.0F);
+    SingleRank single;
+    Guard host(options, single);
+    host.bind(std::vector{TensorShard{"w", "", on_host.data(), on_host.size()}});
+    DeviceGuard first({.guard = options});
+    first.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
+    for (std::uint64_t step = 0; step < 7; ++step) {
+      ASSERT_EQ(first.step({.step = step}, gpu.stream), DeviceStatus::kOk);
+      host.step({.step = step});
+    }
+    const std::vector<std::byte> saved = first.save_state(gpu.stream);
+    EXPECT_EQ(saved, host.save_state());
+    gradient.put(std::vector<float>(64, 10.0F));
+    for (const bool before_bind : {true, false}) {
+      DeviceGuard resumed({.guard = options});
+      if (before_bind) resumed.restore_state(saved, gpu.stream);
+      resumed.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
+      if (!before_bind) resumed.restore_state(saved, gpu.stream);
+      ASSERT_EQ(resumed.step({.step = 8}, gpu.stream), DeviceStatus::kOk);
+      EXPECT_EQ(wait_for(resumed).reason, Reason::kRollingMean);
+    }
+  });
+}
+
 TEST(DeviceGuard, InShadowModeReportsTheDecisionAndChangesNothing) {
   GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
@@ -279,7 +329,7 @@ TEST(DeviceGuard, SaysThatADecisionDidNotComeInTime) {
     DeviceFloats gradient(some_values(16, 14));
     DeviceGuard guard({});
     guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
-    guard.expect_replay(1);  // which never comes
+    guard.expect_replay(1, gpu.stream);  // which never comes
     StepOutcome outcome;
     EXPECT_EQ(guard.wait(&outcome, std::chrono::milliseconds(30)), DeviceStatus::kTimeout);
   });

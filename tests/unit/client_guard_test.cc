@@ -189,19 +189,39 @@ TEST(Guard, AgreesOnAStepEvenIfOnlyOneRankSeesTheNan) {
 }
 
 TEST(Guard, ReportsAFailedExchangeAndDoesNotUpdate) {
-  int calls = 0;
+  bool works = true;
   CallbackCollective ranks(0, 1, [&](const void* send, void* receive, std::size_t bytes) {
     std::memcpy(receive, send, bytes);
-    return ++calls <= 4;  // two exchanges of two calls at bind
+    return works;
   });
   std::vector<float> g = {3, 4};
   Guard guard({.max_norm = 1.0}, ranks);
   const TensorShard shards[] = {whole("w", g)};
   guard.bind(shards);
+  works = false;
   const StepOutcome outcome = guard.step({});
   EXPECT_EQ(outcome.reason, Reason::kCollectiveFailed);
   EXPECT_FALSE(outcome.should_update());
   EXPECT_EQ(g[0], 3.0F);
+}
+
+TEST(GuardBind, ASinkThatThrowsOnOneRankIsAnErrorOnAll) {
+  struct Throwing : RecordingSink {
+    void begin(const RunShape& s) override {
+      if (s.rank == 1) throw Error("the history file cannot be written");
+    }
+  };
+  test::on_ranks(3, [&](Collective& ranks) {
+    std::vector<float> g(4);
+    Throwing sink;
+    Guard guard({}, ranks, &sink);
+    try {
+      guard.bind(std::vector{whole("w", g)});
+      ADD_FAILURE() << "no error on rank " << ranks.rank();
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("history file"), std::string::npos);
+    }
+  });
 }
 
 TEST(GuardBind, SaysWhichElementsAreOnNoRank) {

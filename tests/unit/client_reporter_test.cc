@@ -246,6 +246,28 @@ TEST(Reporter, OtherRanksSendOnlyHeartbeatsAndTheirOwnNonFiniteSteps) {
   EXPECT_GE(daemon.heartbeats(), 1);
 }
 
+TEST(Reporter, TellsWhichRulesAStepBrokeAndWhatTheyLedTo) {
+  FakeDaemon daemon;
+  SingleRank ranks;
+  Reporter reporter(options_for(daemon.address()), ranks);
+  reporter.begin(shape_of());
+  StepRecord record = record_of(1);
+  record.decision = Decision::kReduce;
+  record.reason = Reason::kZScore;
+  record.learning_rate_factor = 0.25;
+  record.clip_threshold = 2.5;
+  record.broken_rules =
+      1U << static_cast<unsigned>(Reason::kZScore) | 1U << static_cast<unsigned>(Reason::kMaxNorm);
+  reporter.submit(record);
+  EXPECT_TRUE(reporter.close());
+  const v1::Report report = daemon.stored().at(1);
+  EXPECT_EQ(report.learning_rate_factor(), 0.25);
+  EXPECT_EQ(report.clip_threshold(), 2.5);
+  ASSERT_EQ(report.broken_rules_size(), 2);
+  EXPECT_EQ(report.broken_rules(0), v1::REASON_MAX_NORM);
+  EXPECT_EQ(report.broken_rules(1), v1::REASON_Z_SCORE);
+}
+
 // Stands for a guard whose steps end on a device.
 class Source : public StepSource {
  public:

@@ -138,6 +138,27 @@ TEST(Validate, AcceptsWhatAGuardSends) {
   EXPECT_EQ(problem_of([](auto& r) { r.set_reason(static_cast<v1::Reason>(99)); }), "");
 }
 
+TEST(Validate, AcceptsWhatEachPolicySends) {
+  const auto accepted = [](v1::Decision decision, v1::Reason reason, double coefficient) {
+    return problem_of([&](auto& r) {
+      r.set_decision(decision);
+      r.set_reason(reason);
+      r.set_clip_coefficient(coefficient);
+      r.set_learning_rate_factor(decision == v1::DECISION_REDUCE ? 0.25 : 1);
+      r.set_clip_threshold(2);
+      r.add_broken_rules(reason);
+    });
+  };
+  EXPECT_EQ(accepted(v1::DECISION_CLIP, v1::REASON_GROUP_MAX_NORM, 1), "");
+  EXPECT_EQ(accepted(v1::DECISION_CLIP, v1::REASON_SKIP_LIMIT, 1), "");
+  EXPECT_EQ(accepted(v1::DECISION_SKIP, v1::REASON_Z_SCORE, 1), "");
+  EXPECT_EQ(accepted(v1::DECISION_REDUCE, v1::REASON_ROBUST_Z_SCORE, 0.5), "");
+  EXPECT_THAT(accepted(v1::DECISION_APPLY, v1::REASON_Z_SCORE, 1), HasSubstr("decision"));
+  EXPECT_THAT(problem_of([](auto& r) { r.set_learning_rate_factor(1.5); }),
+              HasSubstr("learning_rate_factor: 1.5, allowed is 0 to 1"));
+  EXPECT_THAT(problem_of([](auto& r) { r.set_clip_threshold(-1); }), HasSubstr("clip_threshold"));
+}
+
 TEST(Validate, VectorsHaveOneEntryPerGroupOrRankOrNone) {
   EXPECT_THAT(problem_of([](auto& r) { r.add_group_norms(1); }),
               HasSubstr("group_norms: 1 entries, allowed is 0 or 2"));

@@ -75,6 +75,7 @@ struct NcclRanks::Impl {
 
   DeviceStatus fail(DeviceStatus status, const std::string& text) noexcept;
   ncclResult_t gather(const void* send, void* receive, std::size_t bytes, cudaStream_t on) noexcept;
+  ncclResult_t ask() noexcept;
   bool wait_for_stream() noexcept;
   void abort() noexcept;
 
@@ -86,10 +87,11 @@ struct NcclRanks::Impl {
   int rank = 0;
   int size = 1;
   nccl::Staging staging;
-  std::atomic<bool> in_call{false};
+  const std::shared_ptr<std::atomic<bool>> in_call = std::make_shared<std::atomic<bool>>(false);
+  std::mutex life;  // between asking the communicator and giving it to an abort
   std::atomic<bool> aborted{false};
-  // Of an own communicator for good; of a borrowed one until it goes on.
-  std::atomic<DeviceStatus> failure{DeviceStatus::kOk};
+  std::atomic<DeviceStatus> failure{DeviceStatus::kOk};  // until an exchange at bind succeeds
+  std::atomic<bool> stall_told{false};
   mutable std::mutex error_mutex;  // taken on failures only
   std::string error;
 };
@@ -102,16 +104,31 @@ DeviceStatus NcclRanks::Impl::fail(DeviceStatus status, const std::string& text)
 }
 
 // The trainer's thread says that it is inside NCCL, so that an abort by another thread does not
-// free the communicator under it.
+// free the communicator under it. A non-blocking communicator has enqueued nothing yet when it says
+// "in progress"; what follows on the stream has to come behind it, so that is waited for.
 ncclResult_t NcclRanks::Impl::gather(const void* send, void* receive, std::size_t bytes,
                                      cudaStream_t on) noexcept {
-  in_call = true;
+  *in_call = true;
   ncclResult_t result = ncclInvalidUsage;
   if (!aborted) {
     result = library.all_gather(send, receive, bytes / 8, ncclFloat64, communicator, on);
+    const Clock::time_point deadline = Clock::now() + options.timeout;
+    while (result == ncclInProgress && Clock::now() < deadline) {
+      if (library.comm_get_async_error(communicator, &result) != ncclSuccess) break;
+    }
   }
-  in_call = false;
+  *in_call = false;
   return result;
+}
+
+// Never after the communicator was given to an abort, which frees it.
+ncclResult_t NcclRanks::Impl::ask() noexcept {
+  const std::unique_lock lock(life, std::try_to_lock);
+  if (!lock.owns_lock() || aborted) return ncclSuccess;
+  ncclResult_t asynchronous = ncclSuccess;
+  const ncclResult_t asked = library.comm_get_async_error(communicator, &asynchronous);
+  const ncclResult_t error = asked != ncclSuccess ? asked : asynchronous;
+  return error == ncclInProgress ? ncclSuccess : error;
 }
 
 // Without ever waiting in CUDA, which would not come back from a dead exchange.
@@ -125,10 +142,8 @@ bool NcclRanks::Impl::wait_for_stream() noexcept {
            std::string("waiting for the exchange at bind: ") + cudaGetErrorString(state));
       return false;
     }
-    ncclResult_t asynchronous = ncclSuccess;
-    if (library.comm_get_async_error(communicator, &asynchronous) == ncclSuccess &&
-        asynchronous != ncclSuccess && asynchronous != ncclInProgress) {
-      fail(DeviceStatus::kCollectiveError, describe(asynchronous, "the exchange at bind"));
+    if (const ncclResult_t error = ask(); error != ncclSuccess) {
+      fail(DeviceStatus::kCollectiveError, describe(error, "the exchange at bind"));
       if (own) abort();
       return false;
     }
@@ -143,13 +158,25 @@ bool NcclRanks::Impl::wait_for_stream() noexcept {
   }
 }
 
+// On a thread of its own, which owns the communicator from then on: NCCL's abort frees device
+// memory, which may wait for kernels that wait for a dead rank, and nobody else may wait with it.
 // The trainer's thread may itself hang inside NCCL; an abort is what frees it, so the wait for it
 // to leave is short.
 void NcclRanks::Impl::abort() noexcept {
-  if (aborted.exchange(true)) return;
-  const Clock::time_point deadline = Clock::now() + std::chrono::seconds(1);
-  while (in_call && Clock::now() < deadline) std::this_thread::yield();
-  library.comm_abort(communicator);
+  {
+    const std::lock_guard lock(life);
+    if (aborted.exchange(true)) return;
+  }
+  try {
+    std::thread([busy = in_call, communicator = communicator, &library = library] {
+      const Clock::time_point deadline = Clock::now() + std::chrono::seconds(1);
+      while (*busy && Clock::now() < deadline) std::this_thread::yield();
+      library.comm_abort(communicator);
+    }).detach();
+  } catch (const std::exception& error) {
+    fail(DeviceStatus::kCollectiveTimeout,
+         std::string("nccl: no thread to abort our communicator with: ") + error.what());
+  }
 }
 
 NcclRanks::NcclRanks(ncclComm_t communicator, cudaStream_t stream, const NcclOptions& options) {
@@ -221,6 +248,7 @@ bool NcclRanks::all_gather(const void* send, void* receive, std::size_t bytes) n
     std::memcpy(static_cast<unsigned char*>(receive) + rank * bytes,
                 impl.staging.host_receive() + rank * padded, bytes);
   }
+  impl.failure = DeviceStatus::kOk;  // whatever was wrong before, the ranks have just met
   return true;
 }
 
@@ -235,10 +263,7 @@ DeviceStatus NcclRanks::enqueue_all_gather(const void* send, void* receive, std:
 DeviceStatus NcclRanks::poll() noexcept {
   Impl& impl = *impl_;
   if (impl.aborted) return impl.failure;
-  ncclResult_t asynchronous = ncclSuccess;
-  const ncclResult_t asked = impl.library.comm_get_async_error(impl.communicator, &asynchronous);
-  const ncclResult_t error = asked != ncclSuccess ? asked : asynchronous;
-  if (error != ncclSuccess && error != ncclInProgress) {
+  if (const ncclResult_t error = impl.ask(); error != ncclSuccess) {
     const DeviceStatus status =
         impl.fail(DeviceStatus::kCollectiveError, describe(error, "an exchange under way"));
     if (impl.own) impl.abort();
@@ -247,22 +272,29 @@ DeviceStatus NcclRanks::poll() noexcept {
   return impl.failure;
 }
 
+// A stall on a borrowed communicator is told and no more: a rank that then left out its next
+// exchange would pair the others' with the trainer's own.
 DeviceStatus NcclRanks::stalled(std::chrono::milliseconds elapsed) noexcept {
   Impl& impl = *impl_;
   if (elapsed < impl.options.timeout) {
-    // A borrowed communicator that went on again is no longer at fault.
-    DeviceStatus stall = DeviceStatus::kCollectiveTimeout;
-    if (!impl.own) impl.failure.compare_exchange_strong(stall, DeviceStatus::kOk);
+    impl.stall_told = false;
     return impl.failure;
   }
-  const DeviceStatus status = impl.fail(
-      DeviceStatus::kCollectiveTimeout,
+  const std::string text =
       "nccl: the exchange between the ranks has not ended for " + std::to_string(elapsed.count()) +
-          " ms" +
-          (impl.own ? "; our communicator is aborted"
-                    : "; the communicator is the trainer's and is left alone: look for a rank that "
-                      "stopped or made its calls in another order"));
-  if (impl.own) impl.abort();
+      " ms" +
+      (impl.own ? "; our communicator is aborted"
+                : "; the communicator is the trainer's and is left alone: look for a rank that "
+                  "stopped or made its calls in another order");
+  if (!impl.own) {
+    if (!impl.stall_told.exchange(true)) {
+      const std::lock_guard lock(impl.error_mutex);
+      impl.error = text;
+    }
+    return DeviceStatus::kCollectiveTimeout;
+  }
+  const DeviceStatus status = impl.fail(DeviceStatus::kCollectiveTimeout, text);
+  impl.abort();
   return status;
 }
 

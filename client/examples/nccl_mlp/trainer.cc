@@ -186,7 +186,7 @@ class Rank {
       const std::string id = "batch-" + std::to_string(step);
       const std::string_view ids[] = {id};
       if (captured) {
-        guard_->expect_replay(step, ids);
+        guard_->expect_replay(step, gpu_.stream, ids);
         captured->replay(gpu_.stream);
       } else {
         enqueue_step(step, ids);

@@ -16,6 +16,7 @@
 #include "client/guard/group_rules.h"
 #include "client/guard/options.h"
 #include "client/guard/run_shape.h"
+#include "client/guard/state_bytes.h"
 #include "gradwarden/error.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
@@ -62,6 +63,17 @@ void check(const DeviceGuardOptions& options) {
   }
 }
 
+// What went wrong in it, or nothing.
+template <typename Body>
+std::string attempt(Body body) {
+  try {
+    body();
+  } catch (const std::exception& failure) {
+    return failure.what();
+  }
+  return {};
+}
+
 }  // namespace
 
 struct DeviceGuard::Impl {
@@ -74,13 +86,17 @@ struct DeviceGuard::Impl {
   void allocate(cudaStream_t stream);
   void upload_group_policies(cudaStream_t stream);
   void reset_state(cudaStream_t stream);
+  kernels::GuardState read_state(cudaStream_t stream) const;
+  void wait_for(cudaStream_t stream) const;
   void start_delivery();
   void stop_delivery();
 
   DeviceStatus step(const DeviceStepInput& input, cudaStream_t stream) noexcept;
-  cudaError_t gather_statistics(const DeviceStepInput& input, cudaStream_t stream) noexcept;
+  cudaError_t gather_statistics(const DeviceStepInput& input, std::uint64_t count,
+                                cudaStream_t stream) noexcept;
   cudaError_t fold(const guard::DevicePlan& plan, device::GradientKind kind, unsigned grid,
-                   const device::ScalarInput& loss_scale, cudaStream_t stream) noexcept;
+                   const device::ScalarInput& loss_scale, std::uint64_t count,
+                   cudaStream_t stream) noexcept;
   cudaError_t statistics(const guard::DevicePlan& plan, unsigned grid,
                          cudaStream_t stream) noexcept;
   cudaError_t decide_and_act(const device::StepInputs& inputs, cudaStream_t stream) noexcept;
@@ -99,6 +115,7 @@ struct DeviceGuard::Impl {
   bool bound = false;
 
   guard::DeviceMemory state;
+  std::optional<kernels::GuardState> restored;  // before the first bind
   guard::DeviceMemory own_summary;
   guard::DeviceMemory gathered_summaries;
   guard::DeviceMemory groups;
@@ -127,30 +144,38 @@ void DeviceGuard::Impl::bind(std::span<const TensorShard> shard_list,
   bound = false;
   std::string problem = guard::check_device_pointers(shard_list, "shards");
   if (problem.empty()) problem = guard::check_device_pointers(local_list, "local");
-  binding = guard::make_binding(shard_list, local_list, guard::settings_text(options.guard), ranks,
-                                problem);
-  stop_delivery();
-  try {
+  const std::string settings = guard::settings_text(options.guard) + ", action " +
+                               std::to_string(static_cast<unsigned>(options.action));
+  binding = guard::make_binding(shard_list, local_list, settings, ranks, problem);
+  problem = attempt([&] {
+    // What runs still uses what is replaced here, and its records are to be handed on.
+    wait_for(last_stream);
+    wait_for(stream);
+    stop_delivery();
     allocate(stream);
-  } catch (const std::exception& failure) {
-    problem = failure.what();
-  }
+  });
   guard::agree(problem, ranks);
-  if (sink != nullptr) sink->begin(guard::run_shape(binding, options.guard, ranks));
-  start_delivery();
+  problem = attempt([&] {
+    if (sink != nullptr) sink->begin(guard::run_shape(binding, options.guard, ranks));
+    start_delivery();
+  });
+  guard::agree(problem, ranks);
   bound = true;
 }
 
 void DeviceGuard::Impl::allocate(cudaStream_t stream) {
-  // What runs still may use what is freed here.
-  guard::require(cudaStreamSynchronize(stream), "waiting for the steps before bind()");
   const std::size_t group_count = binding.groups.size();
   const auto world = static_cast<std::size_t>(ranks.size());
   summary_size = kernels::summary_bytes(group_count);
   own_summary = guard::DeviceMemory(summary_size);
   guard::require(cudaMemsetAsync(own_summary.as<void>(), 0, summary_size, stream),
                  "clearing the summary");
-  gathered_summaries = guard::DeviceMemory(world > 1 ? summary_size * world : 0);
+  const std::size_t gathered_size = world > 1 ? summary_size * world : 0;
+  gathered_summaries = guard::DeviceMemory(gathered_size);
+  if (gathered_size != 0) {
+    guard::require(cudaMemsetAsync(gathered_summaries.as<void>(), 0, gathered_size, stream),
+                   "clearing the gathered summaries");
+  }
   groups = guard::DeviceMemory(group_count * sizeof(kernels::GroupSummary));
   factors = guard::DeviceMemory(group_count * sizeof(device::GroupFactor));
   upload_group_policies(stream);
@@ -179,20 +204,33 @@ void DeviceGuard::Impl::upload_group_policies(cudaStream_t stream) {
 
 // The window is kept; everything that counts within a binding starts again.
 void DeviceGuard::Impl::reset_state(cudaStream_t stream) {
-  const bool first = state.as<void>() == nullptr;
   DeviceState fresh;
   fresh.policy = guard::policy_of(options.guard);
-  if (first) state = guard::DeviceMemory(sizeof fresh);
-  DeviceState* at = state.as<DeviceState>();
-  if (!first) {
-    guard::require(cudaMemcpyAsync(&fresh.state, &at->state, sizeof fresh.state,
-                                   cudaMemcpyDeviceToHost, stream),
-                   "reading the window");
-    guard::require(cudaStreamSynchronize(stream), "reading the window");
-  }
+  if (state.as<void>() != nullptr) fresh.state = read_state(stream);
+  if (restored) fresh.state = *restored;
+  guard::DeviceMemory made(state.as<void>() == nullptr ? sizeof fresh : 0);
+  DeviceState* at =
+      made.as<DeviceState>() != nullptr ? made.as<DeviceState>() : state.as<DeviceState>();
   guard::require(cudaMemcpyAsync(at, &fresh, sizeof fresh, cudaMemcpyHostToDevice, stream),
                  "writing the guard's state");
   guard::require(cudaStreamSynchronize(stream), "writing the guard's state");
+  if (made.as<void>() != nullptr) state = std::move(made);
+  restored.reset();
+}
+
+kernels::GuardState DeviceGuard::Impl::read_state(cudaStream_t stream) const {
+  kernels::GuardState copy;
+  guard::require(cudaMemcpyAsync(&copy, &state.as<DeviceState>()->state, sizeof copy,
+                                 cudaMemcpyDeviceToHost, stream),
+                 "reading the guard's state");
+  guard::require(cudaStreamSynchronize(stream), "reading the guard's state");
+  return copy;
+}
+
+void DeviceGuard::Impl::wait_for(cudaStream_t stream) const {
+  if (stream != nullptr) {
+    guard::require(cudaStreamSynchronize(stream), "waiting for the steps before bind()");
+  }
 }
 
 void DeviceGuard::Impl::start_delivery() {
@@ -221,7 +259,7 @@ cudaError_t DeviceGuard::Impl::statistics(const guard::DevicePlan& plan, unsigne
 
 cudaError_t DeviceGuard::Impl::fold(const guard::DevicePlan& plan, device::GradientKind kind,
                                     unsigned grid, const device::ScalarInput& loss_scale,
-                                    cudaStream_t stream) noexcept {
+                                    std::uint64_t count, cudaStream_t stream) noexcept {
   DeviceState* at = state.as<DeviceState>();
   device::FoldArguments a;
   a.plan = plan.plan();
@@ -231,17 +269,18 @@ cudaError_t DeviceGuard::Impl::fold(const guard::DevicePlan& plan, device::Gradi
   a.p = options.guard.norm_type;
   a.loss_scale = loss_scale;
   a.counters = &at->counters;
+  a.count = count;
   a.progress = delivery.records().progress();
   a.blocks_done = &at->blocks_done[kind == device::GradientKind::kShards ? 0 : 1];
   a.kind = kind;
   return device::launch(device::find_fold_kernel(), grid, device::kBlockThreads, stream, a);
 }
 
-cudaError_t DeviceGuard::Impl::gather_statistics(const DeviceStepInput& input,
+cudaError_t DeviceGuard::Impl::gather_statistics(const DeviceStepInput& input, std::uint64_t count,
                                                  cudaStream_t stream) noexcept {
   if (const cudaError_t error = statistics(shards, grids.statistics, stream)) return error;
   return fold(shards, device::GradientKind::kShards, grids.fold,
-              scalar(input.loss_scale, input.loss_scale_at), stream);
+              scalar(input.loss_scale, input.loss_scale_at), count, stream);
 }
 
 cudaError_t DeviceGuard::Impl::decide_and_act(const device::StepInputs& inputs,
@@ -279,31 +318,31 @@ cudaError_t DeviceGuard::Impl::decide_and_act(const device::StepInputs& inputs,
 
 DeviceStatus DeviceGuard::Impl::step(const DeviceStepInput& input, cudaStream_t stream) noexcept {
   if (!bound) return DeviceStatus::kNotBound;
-  // Before anything is enqueued: a step without its exchange would leave the other ranks waiting.
-  if (const DeviceStatus known = ranks.poll();
-      known == DeviceStatus::kCollectiveError || known == DeviceStatus::kCollectiveTimeout) {
-    return known;
-  }
+  // Of a communicator that is gone, before anything is enqueued. A mere stall is none: a rank that
+  // left out its exchange would break the order of the others' calls.
+  if (const DeviceStatus known = ranks.poll(); known != DeviceStatus::kOk) return known;
   cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
   if (const cudaError_t error = cudaStreamIsCapturing(stream, &capture)) {
     return fail(error, "asking whether the stream is being captured");
   }
   const bool capturing = capture == cudaStreamCaptureStatusActive;
-  if (const cudaError_t error = gather_statistics(input, stream)) {
-    return fail(error, "enqueueing the statistics");
-  }
+  const cudaError_t gathered_here = gather_statistics(input, capturing ? 0 : enqueued + 1, stream);
+  // Even if that failed: the other ranks are waiting. They see an old summary, and all skip.
+  DeviceStatus exchanged = DeviceStatus::kOk;
   if (ranks.size() > 1) {
-    const DeviceStatus gathering =
+    exchanged =
         ranks.enqueue_all_gather(own(), gathered_summaries.as<void>(), summary_size, stream);
-    if (gathering != DeviceStatus::kOk) return gathering;
   }
+  if (!capturing && exchanged == DeviceStatus::kOk) {
+    ++enqueued;  // as the other ranks count it, whatever becomes of it here
+    last_stream = stream;
+    // Before the decision is enqueued, whose record it has to meet.
+    delivery.annotate(input.step, input.batch_ids);
+  }
+  if (gathered_here != cudaSuccess) return fail(gathered_here, "enqueueing the statistics");
+  if (exchanged != DeviceStatus::kOk) return exchanged;
   if (const cudaError_t error = decide_and_act(inputs_of(input, capturing), stream)) {
     return fail(error, "enqueueing the decision");
-  }
-  last_stream = stream;
-  if (!capturing) {
-    ++enqueued;
-    delivery.annotate(input.step, input.batch_ids);
   }
   return DeviceStatus::kOk;
 }
@@ -352,9 +391,10 @@ DeviceStatus DeviceGuard::update(std::span<void* const> data, cudaStream_t strea
     return impl.fail(error, "asking whether the stream is being captured");
   }
   if (capture != cudaStreamCaptureStatusNone) return DeviceStatus::kCapturing;
-  if (const cudaError_t error = impl.shards.update(data, stream)) {
-    return impl.fail(error, "copying the new addresses");
-  }
+  if (!guard::all_given(impl.binding.shards, data)) return DeviceStatus::kInvalidArgument;
+  const cudaError_t error = impl.shards.update(data, stream);
+  if (error == cudaErrorNotReady) return DeviceStatus::kBusy;
+  if (error != cudaSuccess) return impl.fail(error, "copying the new addresses");
   return DeviceStatus::kOk;
 }
 
@@ -364,7 +404,8 @@ DeviceStatus DeviceGuard::observe_local(cudaStream_t stream) noexcept {
   if (impl.local.empty()) return DeviceStatus::kOk;
   cudaError_t error = impl.statistics(impl.local, impl.local_grids.statistics, stream);
   if (error == cudaSuccess) {
-    error = impl.fold(impl.local, device::GradientKind::kLocal, impl.local_grids.fold, {}, stream);
+    error =
+        impl.fold(impl.local, device::GradientKind::kLocal, impl.local_grids.fold, {}, 0, stream);
   }
   return error == cudaSuccess ? DeviceStatus::kOk : impl.fail(error, "observing local gradients");
 }
@@ -383,9 +424,9 @@ DeviceStatus DeviceGuard::wait(StepOutcome* outcome, std::chrono::milliseconds t
   std::uint64_t words[guard::RecordReader::kHeaderWords];
   for (int turn = 0;; ++turn) {
     using Read = guard::RecordReader::Read;
-    const Read read = impl.delivery.records().read(impl.enqueued, words);
     // More steps ran than we were told of: whose decision is wanted cannot be said.
-    if (read == Read::kOverwritten) return DeviceStatus::kInvalidArgument;
+    if (impl.delivery.records().decided() > impl.enqueued) return DeviceStatus::kInvalidArgument;
+    const Read read = impl.delivery.records().read(impl.enqueued, words);
     if (read == Read::kDone) {
       const auto& header = *reinterpret_cast<const device::RecordHeader*>(words);
       *outcome = guard::outcome_of(header.result, impl.options.guard.shadow);
@@ -402,9 +443,10 @@ DeviceStatus DeviceGuard::wait(StepOutcome* outcome, std::chrono::milliseconds t
   }
 }
 
-void DeviceGuard::expect_replay(std::uint64_t step,
+void DeviceGuard::expect_replay(std::uint64_t step, cudaStream_t stream,
                                 std::span<const std::string_view> batch_ids) noexcept {
   ++impl_->enqueued;
+  impl_->last_stream = stream;
   impl_->delivery.annotate(step, batch_ids);
 }
 
@@ -416,13 +458,39 @@ const float* DeviceGuard::grad_scale() const noexcept {
   return impl_->bound ? &impl_->state.as<DeviceState>()->result.grad_scale : nullptr;
 }
 
+const float* DeviceGuard::learning_rate_factor() const noexcept {
+  return impl_->bound ? &impl_->state.as<DeviceState>()->result.learning_rate_factor : nullptr;
+}
+
+std::vector<std::byte> DeviceGuard::save_state(cudaStream_t stream) const {
+  const kernels::GuardPolicy policy = guard::policy_of(impl_->options.guard);
+  if (impl_->state.as<void>() == nullptr) {
+    return guard::save(impl_->restored.value_or(kernels::GuardState{}), policy);
+  }
+  return guard::save(impl_->read_state(stream), policy);
+}
+
+void DeviceGuard::restore_state(std::span<const std::byte> bytes, cudaStream_t stream) {
+  const kernels::GuardState state = guard::restore(bytes, guard::policy_of(impl_->options.guard));
+  if (impl_->state.as<void>() == nullptr) {
+    impl_->restored = state;
+    return;
+  }
+  guard::require(cudaMemcpyAsync(&impl_->state.as<DeviceState>()->state, &state, sizeof state,
+                                 cudaMemcpyHostToDevice, stream),
+                 "writing the guard's state");
+  guard::require(cudaStreamSynchronize(stream), "writing the guard's state");
+}
+
 DeviceStatus DeviceGuard::health() const noexcept { return impl_->delivery.health(); }
 
 std::uint64_t DeviceGuard::lost_records() const noexcept { return impl_->delivery.lost_records(); }
 
 std::string DeviceGuard::last_error() const {
   const std::lock_guard lock(impl_->error_mutex);
-  return impl_->error.empty() ? impl_->ranks.last_error() : impl_->error;
+  const std::string exchange = impl_->ranks.last_error();
+  if (impl_->error.empty() || exchange.empty()) return impl_->error + exchange;
+  return impl_->error + "; " + exchange;
 }
 
 }  // namespace gradwarden

@@ -20,6 +20,8 @@ std::string_view to_string(DeviceStatus status) {
       return "capturing";
     case DeviceStatus::kInvalidArgument:
       return "invalid_argument";
+    case DeviceStatus::kBusy:
+      return "busy";
   }
   return "unknown";
 }

@@ -49,6 +49,8 @@ void DevicePlan::build(std::span<const Segment> segments, std::size_t group_coun
   tables_ =
       kernels::cuda::build_plan(entries_of(segments), static_cast<std::uint32_t>(group_count));
   origins_.clear();
+  first_stale_ = SIZE_MAX;
+  last_stale_ = 0;
   for (const Segment& segment : segments) {
     origins_.push_back({segment.shard, segment.byte_offset});
   }
@@ -81,26 +83,27 @@ void DevicePlan::make_copies() {
 
 cudaError_t DevicePlan::update(std::span<void* const> data, cudaStream_t stream) noexcept {
   std::vector<TensorEntry>& entries = tables_.tensors;
-  std::size_t first = entries.size();
-  std::size_t last = 0;
   for (std::size_t i = 0; i < entries.size(); ++i) {
     void* now = static_cast<char*>(data[origins_[i].shard]) + origins_[i].byte_offset;
     if (entries[i].data == now) continue;
     entries[i].data = now;
-    first = std::min(first, i);
-    last = i;
+    first_stale_ = std::min(first_stale_, i);
+    last_stale_ = std::max(last_stale_, i);
   }
-  if (first > last) return cudaSuccess;
-  Copy& copy = copies_[next_copy_++ % kCopies];
-  if (cudaEventQuery(copy.read) != cudaSuccess) {
-    if (const cudaError_t error = cudaEventSynchronize(copy.read)) return error;
-  }
-  const std::size_t bytes = (last - first + 1) * sizeof(TensorEntry);
-  std::memcpy(copy.entries.host<TensorEntry>(), &entries[first], bytes);
-  const cudaError_t copied =
-      cudaMemcpyAsync(entries_.as<TensorEntry>() + first, copy.entries.host<TensorEntry>(), bytes,
-                      cudaMemcpyHostToDevice, stream);
-  return copied != cudaSuccess ? copied : cudaEventRecord(copy.read, stream);
+  if (first_stale_ > last_stale_) return cudaSuccess;
+  Copy& copy = copies_[next_copy_ % kCopies];
+  if (const cudaError_t error = cudaEventQuery(copy.read)) return error;
+  const std::size_t bytes = (last_stale_ - first_stale_ + 1) * sizeof(TensorEntry);
+  std::memcpy(copy.entries.host<TensorEntry>(), &entries[first_stale_], bytes);
+  cudaError_t error =
+      cudaMemcpyAsync(entries_.as<TensorEntry>() + first_stale_, copy.entries.host<TensorEntry>(),
+                      bytes, cudaMemcpyHostToDevice, stream);
+  if (error == cudaSuccess) error = cudaEventRecord(copy.read, stream);
+  if (error != cudaSuccess) return error;
+  ++next_copy_;
+  first_stale_ = SIZE_MAX;
+  last_stale_ = 0;
+  return cudaSuccess;
 }
 
 }  // namespace gradwarden::guard

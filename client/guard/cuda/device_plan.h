@@ -31,8 +31,8 @@ class DevicePlan {
   bool empty() const { return plan_.tensor_count == 0; }
 
   // New addresses, by position in the list given to bind. Enqueues one copy of the entries from the
-  // first that changed to the last; none if nothing changed. Waits only when kCopies copies are
-  // still under way.
+  // first that changed to the last; none if nothing changed. Never waits: cudaErrorNotReady when
+  // kCopies copies are still under way. What fails is tried again by the next call.
   cudaError_t update(std::span<void* const> data, cudaStream_t stream) noexcept;
 
   const kernels::cuda::Plan& plan() const { return plan_; }
@@ -43,7 +43,7 @@ class DevicePlan {
 
  private:
   // Copies of the table in pinned memory that may wait for their turn on the stream.
-  static constexpr std::size_t kCopies = 4;
+  static constexpr std::size_t kCopies = 8;
   struct Copy {
     PinnedMemory entries;
     cudaEvent_t read = nullptr;  // recorded behind the copy to the device
@@ -67,6 +67,8 @@ class DevicePlan {
   DeviceMemory tensors_;
   std::array<Copy, kCopies> copies_;
   std::size_t next_copy_ = 0;
+  std::size_t first_stale_ = SIZE_MAX;  // entries that the device does not have yet
+  std::size_t last_stale_ = 0;
 };
 
 }  // namespace gradwarden::guard

@@ -25,6 +25,13 @@ std::string check_pointer(const TensorShard& shard, int device, const char* list
 
 }  // namespace
 
+bool all_given(std::span<const Segment> segments, std::span<void* const> data) {
+  for (const Segment& segment : segments) {
+    if (data[segment.shard] == nullptr) return false;
+  }
+  return true;
+}
+
 std::string check_device_pointers(std::span<const TensorShard> shards, const char* list) {
   int device = 0;
   if (const cudaError_t error = cudaGetDevice(&device)) {

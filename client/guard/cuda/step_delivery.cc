@@ -100,7 +100,10 @@ bool StepDelivery::next_record() noexcept {
         ++next_;
         return true;
       case RecordReader::Read::kNotYet:
-        return false;
+        if (decided == next_) return false;
+        ++lost_;  // later steps are decided: this rank never decided it, and no record will come
+        ++next_;
+        break;
       case RecordReader::Read::kOverwritten:
         ++lost_;
         ++next_;
@@ -125,6 +128,9 @@ void StepDelivery::submit(StepSink& sink) noexcept {
   record.shadow = shadow_;
   record.rolling_mean = result.verdict.rolling_mean;
   record.threshold = result.verdict.threshold;
+  record.clip_threshold = result.verdict.clip_threshold;
+  record.learning_rate_factor = result.verdict.learning_rate_factor;
+  record.broken_rules = result.verdict.broken_rules;
   if (header.has_loss != 0) record.loss = header.loss;
   if (header.has_learning_rate != 0) record.learning_rate = header.learning_rate;
   if (result.loss_scale > 0) record.loss_scale = result.loss_scale;

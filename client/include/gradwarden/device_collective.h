@@ -30,6 +30,7 @@ enum class DeviceStatus : std::uint8_t {
   kTimeout = 5,            // wait(): the decision did not come in time
   kCapturing = 6,          // not possible while the stream is being captured
   kInvalidArgument = 7,    // for example another number of pointers than were bound
+  kBusy = 8,               // update(): too many copies under way; try again later
 };
 
 // Lower-case words for logs: "ok", "cuda_error".

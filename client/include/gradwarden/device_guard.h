@@ -12,12 +12,14 @@
 #define GRADWARDEN_DEVICE_GUARD_H_
 
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "gradwarden/device_collective.h"
 #include "gradwarden/export.h"
@@ -45,8 +47,8 @@ struct DeviceGuardOptions {
 // when the step runs on the device: what a captured graph needs, and what keeps a loss tensor from
 // being waited for. Values are fixed when the step is enqueued (or captured).
 struct DeviceStepInput {
-  // The trainer's optimizer step. A captured step without step_at counts on from the last one.
-  // Beside step_at it joins batch_ids to the record.
+  // The trainer's optimizer step. A captured step without step_at has this number in its first
+  // replay and counts on from there. Beside step_at it joins batch_ids to the record.
   std::uint64_t step = 0;
   const std::int64_t* step_at = nullptr;
   std::optional<double> loss = {};
@@ -64,14 +66,21 @@ struct DeviceStepInput {
 
 // One per rank, for the device that was current at bind. Calls come from one thread, with that
 // device current. bind and step are collective: every rank makes them in the same order. Memory
-// that is handed in by pointer outlives the steps, and the graphs, that read it.
+// that is handed in by pointer outlives the steps, and the graphs, that read it; host memory among
+// it (thresholds above all) is rewritten only when no step that reads it is under way, so that all
+// ranks see the same.
+//
+// A captured graph ends with the binding: capture again after bind(), and replay none after the
+// guard or an own communicator is gone. A loop of replays makes no call that could fail; it asks
+// health() now and then.
 class GRADWARDEN_API DeviceGuard {
  public:
   // `ranks` and `sink` (may be null) outlive the guard. Throws Error if an option is out of range.
   DeviceGuard(const DeviceGuardOptions& options, DeviceCollective& ranks, StepSink* sink = nullptr);
   // A guard of a single GPU.
   explicit DeviceGuard(const DeviceGuardOptions& options, StepSink* sink = nullptr);
-  // The steps enqueued must have ended. Hands their records to the sink.
+  // The steps enqueued must have ended; where a stalled communicator keeps them from it, the
+  // trainer aborts that first. Hands their records to the sink.
   ~DeviceGuard();
   DeviceGuard(const DeviceGuard&) = delete;
   DeviceGuard& operator=(const DeviceGuard&) = delete;
@@ -82,14 +91,16 @@ class GRADWARDEN_API DeviceGuard {
             cudaStream_t stream);
 
   // The gradients moved: `data` has the new address of each shard, in the order of bind. One small
-  // copy, enqueued on `stream`; none where nothing changed. Not while capturing.
+  // copy, enqueued on `stream`; none where nothing changed. kBusy, and nothing done, while eight
+  // earlier copies are still under way. Not while capturing.
   DeviceStatus update(std::span<void* const> data, cudaStream_t stream) noexcept;
 
   // Enqueues statistics of the local gradients, before the reduction. Two launches and one read.
   DeviceStatus observe_local(cudaStream_t stream) noexcept;
 
   // Enqueues the guard's step on `stream`. Can be captured into a graph. Anything but kOk says that
-  // this step was not guarded: its gradients are neither judged nor clipped.
+  // the guard cannot be relied on for this step: found_inf() and grad_scale() may be those of an
+  // earlier one and are not to be used, and gradients may not have been clipped.
   DeviceStatus step(const DeviceStepInput& input, cudaStream_t stream) noexcept;
 
   // Waits for the decision of the last step that was enqueued by step() or, in a graph, counted by
@@ -98,14 +109,22 @@ class GRADWARDEN_API DeviceGuard {
   DeviceStatus wait(StepOutcome* outcome,
                     std::chrono::milliseconds timeout = std::chrono::minutes(10)) noexcept;
 
-  // Before the replay of a captured step: that wait() expects it, and, for its report, the time and
-  // the batches of `step`.
-  void expect_replay(std::uint64_t step, std::span<const std::string_view> batch_ids = {}) noexcept;
+  // Before each replay of a captured step, on `stream`: that wait() expects it, and, for its
+  // report, the time and the batches of `step`.
+  void expect_replay(std::uint64_t step, cudaStream_t stream,
+                     std::span<const std::string_view> batch_ids = {}) noexcept;
 
-  // In device memory, written by each step: exactly 0 or 1, and loss scale / clip coefficient, by
-  // which the optimizer divides gradients. Null before bind; fixed until the next bind.
+  // In device memory, written by each step: exactly 0 or 1; loss scale / clip coefficient, by which
+  // the optimizer divides gradients; and by what to multiply this step's learning rate (below 1
+  // only with SpikeAction::kReduceLearningRate). Null before bind, then fixed. found_inf is for the
+  // optimizer alone: a loss scaler must not see it, or a spike would move the scale.
   const float* found_inf() const noexcept;
   const float* grad_scale() const noexcept;
+  const float* learning_rate_factor() const noexcept;
+
+  // As Guard::save_state and restore_state. Both wait for `stream`; no step is under way elsewhere.
+  std::vector<std::byte> save_state(cudaStream_t stream) const;
+  void restore_state(std::span<const std::byte> state, cudaStream_t stream);
 
   // What no call has returned: errors of the communicator and stalls. kOk if there are none.
   DeviceStatus health() const noexcept;

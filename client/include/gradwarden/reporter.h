@@ -60,7 +60,9 @@ class GRADWARDEN_API Reporter final : public StepSink {
 
   void begin(const RunShape& shape) override;
   void submit(const StepRecord& record) noexcept override;
-  // Between begin() and close() the reporter's thread drains `source` every poll_interval.
+  // Between begin() and close() the reporter's thread drains `source` every poll_interval. Throws
+  // Error if another source is attached: a reporter serves one guard. Destroy that guard before
+  // close(), so that the steps under way are reported too.
   bool attach(StepSource& source) override;
   void detach(StepSource& source) override;
 

@@ -73,6 +73,9 @@ struct StepRecord {
   bool shadow = false;
   double rolling_mean = 0;
   double threshold = 0;
+  double clip_threshold = 0;  // that applied to this step; 0: none
+  double learning_rate_factor = 1;
+  std::uint32_t broken_rules = 0;  // 1 << Reason of each rule that the step broke, acting or not
   std::optional<double> loss;
   std::optional<double> learning_rate;
   std::optional<double> loss_scale;

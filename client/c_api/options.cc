@@ -1,0 +1,120 @@
+#include "client/c_api/options.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <string>
+
+#include "client/c_api/boundary.h"
+#include "gradwarden/error.h"
+
+namespace gradwarden::c_api {
+namespace {
+
+// The first version of each struct ended with this field; no program can have a smaller one.
+constexpr std::size_t kFirstGuardOptions =
+    offsetof(gradwarden_guard_options, threads) + sizeof(std::uint32_t);
+constexpr std::size_t kFirstReporterOptions =
+    offsetof(gradwarden_reporter_options, close_timeout_ms) + sizeof(std::uint32_t);
+
+// The caller's fields over our defaults: what its version lacks keeps the default.
+template <typename Options, typename Init>
+Options complete(const Options& given, std::size_t least, Init init, const char* name) {
+  if (given.struct_size < least) {
+    throw Error(std::string(name) + ": struct_size is " + std::to_string(given.struct_size) +
+                "; call " + name + "_init first");
+  }
+  Options options;
+  init(&options);
+  std::memcpy(&options, &given, std::min(given.struct_size, sizeof options));
+  return options;
+}
+
+std::string text(const char* value) { return value != nullptr ? value : ""; }
+
+}  // namespace
+
+GuardOptions guard_options(const gradwarden_guard_options& given) {
+  const auto o = complete(given, kFirstGuardOptions, gradwarden_guard_options_init,
+                          "gradwarden_guard_options");
+  if (o.group_rules == nullptr && o.group_rule_count != 0) {
+    throw Error("gradwarden_guard_options: group_rules is null but group_rule_count is " +
+                std::to_string(o.group_rule_count));
+  }
+  GuardOptions options;
+  options.max_norm = o.max_norm;
+  options.clip_rule = small_enum<ClipRule>(o.clip_rule);
+  options.clip_value = o.clip_value;
+  options.norm_type = o.norm_type;
+  options.value_limit = o.value_limit;
+  for (std::size_t i = 0; i < o.group_rule_count; ++i) {
+    const gradwarden_group_rule& rule = o.group_rules[i];
+    options.group_rules.push_back({text(rule.pattern), rule.max_norm, rule.value_limit});
+  }
+  options.skip_non_finite = o.skip_non_finite != 0;
+  options.skip_above = o.skip_above;
+  options.skip_above_rolling_mean = o.skip_above_rolling_mean;
+  options.skip_above_z = o.skip_above_z;
+  options.skip_above_robust_z = o.skip_above_robust_z;
+  options.on_spike = small_enum<SpikeAction>(o.on_spike);
+  options.least_learning_rate_factor = o.least_learning_rate_factor;
+  options.window = o.window;
+  options.warmup = o.warmup;
+  options.ema_decay = o.ema_decay;
+  options.level_shift_after = o.level_shift_after;
+  options.max_consecutive_skips = o.max_consecutive_skips;
+  options.fallback = small_enum<Fallback>(o.fallback);
+  options.shadow = o.shadow != 0;
+  options.threads = o.threads;
+  return options;
+}
+
+ReporterOptions reporter_options(const gradwarden_reporter_options& given) {
+  const auto o = complete(given, kFirstReporterOptions, gradwarden_reporter_options_init,
+                          "gradwarden_reporter_options");
+  ReporterOptions options;
+  options.daemon = text(o.daemon);
+  options.run = text(o.run);
+  options.history_path = text(o.history_path);
+  options.backlog_bytes = o.backlog_bytes;
+  options.close_timeout = std::chrono::milliseconds(o.close_timeout_ms);
+  return options;
+}
+
+}  // namespace gradwarden::c_api
+
+void gradwarden_guard_options_init(gradwarden_guard_options* options) {
+  if (options == nullptr) return;
+  const gradwarden::GuardOptions defaults;
+  *options = {};
+  options->struct_size = sizeof *options;
+  options->max_norm = defaults.max_norm;
+  options->clip_rule = static_cast<std::int32_t>(defaults.clip_rule);
+  options->clip_value = defaults.clip_value;
+  options->norm_type = defaults.norm_type;
+  options->value_limit = defaults.value_limit;
+  options->skip_non_finite = defaults.skip_non_finite ? 1 : 0;
+  options->skip_above = defaults.skip_above;
+  options->skip_above_rolling_mean = defaults.skip_above_rolling_mean;
+  options->skip_above_z = defaults.skip_above_z;
+  options->skip_above_robust_z = defaults.skip_above_robust_z;
+  options->on_spike = static_cast<std::int32_t>(defaults.on_spike);
+  options->least_learning_rate_factor = defaults.least_learning_rate_factor;
+  options->window = defaults.window;
+  options->warmup = defaults.warmup;
+  options->ema_decay = defaults.ema_decay;
+  options->level_shift_after = defaults.level_shift_after;
+  options->max_consecutive_skips = defaults.max_consecutive_skips;
+  options->fallback = static_cast<std::int32_t>(defaults.fallback);
+  options->shadow = defaults.shadow ? 1 : 0;
+  options->threads = defaults.threads;
+}
+
+void gradwarden_reporter_options_init(gradwarden_reporter_options* options) {
+  if (options == nullptr) return;
+  const gradwarden::ReporterOptions defaults;
+  *options = {};
+  options->struct_size = sizeof *options;
+  options->backlog_bytes = defaults.backlog_bytes;
+  options->close_timeout_ms = static_cast<std::uint32_t>(defaults.close_timeout.count());
+}
