@@ -5,8 +5,8 @@
 #   ./tests/run.sh              everything
 #   ./tests/run.sh --quick      release build and its tests only
 #   ./tests/run.sh --filter RE  only tests whose name matches, release build
-#   ./tests/run.sh --ci         as everything, but clang only lints and does not build, and ThreadSanitizer watches only
-#                               the tests of parts, not those that start whole processes: about half the time
+#   ./tests/run.sh --ci         as everything, but clang only lints and does not build, and the sanitizers watch only the
+#                               tests of parts, not those that start whole processes: about half the time
 #
 # The last line counts the tests: "N passed, N failed, N skipped". Exit code 0 if none failed.
 set -euo pipefail
@@ -104,9 +104,23 @@ report "clang: build, lint"
 $ci || check "clang 14 builds everything without a warning" configure_and_build clang
 check "clang-tidy finds nothing" lint_is_clean
 
+# In --ci the sanitizers see the parts, the emulated GPU among them, and not what starts whole processes: that would take as
+# long again to compile.
+emulated=()
+if [[ -f build/tools/nccl/include/nccl.h ]]; then emulated=(device_guard_test emulated_kernel_test); fi
+parts=(numerics_test kernel_test client_guard_test client_reporter_test c_api_test validate_test
+  daemon_concurrency_test daemon_detect_test daemon_store_test daemon_ingest_parts_test daemon_metrics_test
+  daemon_config_test ${emulated:+emulated_runtime_test})
+not_built='NOT_BUILT|^Project|^CExample'
+
 report "AddressSanitizer and UndefinedBehaviorSanitizer: build and tests"
-configure_and_build asan
-run_ctest asan
+if $ci; then
+  configure_and_build asan "${parts[@]}" emulator_test "${emulated[@]}"
+  run_ctest asan -LE 'e2e|fault|no-tsan|cuda' -E "$not_built"
+else
+  configure_and_build asan
+  run_ctest asan
+fi
 
 if ! $ci && command -v nvcc >/dev/null; then
   check "kernels fit every architecture" tests/emulator/resource_report.sh . --full
@@ -115,10 +129,8 @@ fi
 report "ThreadSanitizer: build and tests"
 # Fibers of the emulated GPU are not known to ThreadSanitizer; MPI is not instrumented.
 if $ci; then
-  configure_and_build tsan numerics_test kernel_test client_guard_test client_reporter_test validate_test \
-    daemon_concurrency_test daemon_detect_test daemon_store_test daemon_ingest_parts_test daemon_metrics_test \
-    daemon_config_test $([[ -f build/tools/nccl/include/nccl.h ]] && echo emulated_runtime_test)
-  run_ctest tsan -LE 'e2e|fault|no-tsan|emulator|cuda' -E 'NOT_BUILT|^Project'
+  configure_and_build tsan "${parts[@]}"
+  run_ctest tsan -LE 'e2e|fault|no-tsan|emulator|cuda' -E "$not_built"
 else
   configure_and_build tsan
   run_ctest tsan -LE 'no-tsan|emulator'

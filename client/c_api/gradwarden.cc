@@ -200,7 +200,7 @@ gradwarden_status gradwarden_guard_save_state(const gradwarden_guard* guard, voi
     const std::vector<std::byte> state = guard->guard->save_state();
     const std::size_t room = bytes != nullptr ? *size : 0;
     *size = state.size();
-    if (room < state.size()) {
+    if (bytes == nullptr || room < state.size()) {
       return fail(GRADWARDEN_BUFFER_TOO_SMALL,
                   "the guard's state needs " + std::to_string(state.size()) +
                       " bytes; there is room for " + std::to_string(room));
