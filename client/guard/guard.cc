@@ -238,16 +238,7 @@ void Guard::Impl::record(const StepInput& input, const StepOutcome& outcome,
   record.zero_count = global.zero_count;
   record.element_count = binding.element_count;
   record.max_abs = global.max_abs;
-  record.group_norms = global.group_norms;
-  record.group_max_abs = global.group_max_abs;
-  record.group_nan_counts = global.group_nan_counts;
-  record.group_inf_counts = global.group_inf_counts;
-  record.group_zero_counts = global.group_zero_counts;
-  record.shard_norms = global.shard_norms;
-  if (global.observed) {
-    record.local_norms = global.local_norms;
-    record.local_non_finite_counts = global.local_non_finite_counts;
-  }
+  guard::describe_groups_and_ranks(global, record);
   record.non_finite = findings();
   record.batch_ids = input.batch_ids;
   sink->submit(record);

@@ -140,6 +140,19 @@ void finish(const RankHeaders& headers, GlobalStatistics& global) {
   list_non_finite(headers, global);
 }
 
+void describe_groups_and_ranks(const GlobalStatistics& global, StepRecord& record) {
+  record.group_norms = global.group_norms;
+  record.group_max_abs = global.group_max_abs;
+  record.group_nan_counts = global.group_nan_counts;
+  record.group_inf_counts = global.group_inf_counts;
+  record.group_zero_counts = global.group_zero_counts;
+  record.shard_norms = global.shard_norms;
+  if (global.observed) {
+    record.local_norms = global.local_norms;
+    record.local_non_finite_counts = global.local_non_finite_counts;
+  }
+}
+
 bool at_same_step(const RankHeaders& headers) {
   for (std::size_t rank = 1; rank < headers.count; ++rank) {
     if (headers[rank].sequence != headers[0].sequence) return false;

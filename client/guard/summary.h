@@ -74,6 +74,9 @@ void fold_ranks(const void* gathered, std::size_t world_size, GlobalStatistics& 
 // The rest of `global` from its `fold` and the headers.
 void finish(const RankHeaders& headers, GlobalStatistics& global);
 
+// Points the record at the statistics by group and by rank, which have to outlive it.
+void describe_groups_and_ranks(const GlobalStatistics& global, StepRecord& record);
+
 // False where a rank sent the summary of another step.
 bool at_same_step(const RankHeaders& headers);
 

@@ -97,10 +97,10 @@ def compare(library, what, shapes, dtype_name, threads, repetitions):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("library", help="libgradwarden_kernel_bench.so of the build")
+    parser.add_argument("shared_object", metavar="library", help="libgradwarden_kernel_bench.so of the build")
     parser.add_argument("--repetitions", type=int, default=31)
     arguments = parser.parse_args()
-    library = load(arguments.library)
+    library = load(arguments.shared_object)
     cases = {"gpt2-124m": gpt2_shapes(), "1000 x 1000": [(1000,)] * 1000}
     for what, shapes in cases.items():
         print(f"{what}: {len(shapes)} tensors, "

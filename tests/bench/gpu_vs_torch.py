@@ -102,13 +102,13 @@ def compare(library, what, dtype_name, max_norm, scaled, repetitions):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("library", help="libgradwarden_gpu_bench.so of the build")
+    parser.add_argument("shared_object", metavar="library", help="libgradwarden_gpu_bench.so of the build")
     parser.add_argument("--repetitions", type=int, default=51)
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         print("skipped: no GPU")
         sys.exit(77)
-    library = load(arguments.library)
+    library = load(arguments.shared_object)
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     for dtype_name in DTYPES:
         compare(library, "healthy", dtype_name, 1e30, False, arguments.repetitions)

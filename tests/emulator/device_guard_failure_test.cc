@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <barrier>
 #include <chrono>
 #include <functional>
 #include <limits>
+#include <mutex>
 #include <thread>
 
 #include "gradwarden/device_guard.h"
@@ -132,6 +134,84 @@ TEST(DeviceGuardFailure, AStallOnAnOwnCommunicatorEndsByAbortAndTheStepIsSkipped
     }
     ASSERT_EQ(sink.records().size(), 2U);
     EXPECT_EQ(sink.records()[1].record.reason, Reason::kCollectiveFailed);
+  });
+}
+
+TEST(DeviceGuardFailure, AnAsynchronousErrorOfAnOwnCommunicatorAbortsIt) {
+  NcclUniqueId id;
+  std::once_flag once;
+  run_gpu_ranks(2, [&](GpuRank& gpu) {
+    std::call_once(once, [&] { id = NcclRanks::unique_id(); });
+    DeviceFloats gradient(some_values(100, 11));
+    NcclRanks ranks(id, gpu.rank, gpu.size, gpu.stream);
+    DeviceGuard guard({}, ranks);
+    guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
+    emulator::set_async_error(gpu.rank, ncclRemoteError);
+    EXPECT_TRUE(eventually([&] { return guard.health() == DeviceStatus::kCollectiveError; }));
+    EXPECT_EQ(guard.step({.step = 1}, gpu.stream), DeviceStatus::kCollectiveError);
+    EXPECT_TRUE(
+        eventually([] { return emulator::runtime_counters().calls["ncclCommAbort"] == 2; }));
+  });
+}
+
+TEST(DeviceGuardFailure, ABorrowedCommunicatorThatDoesNotBlockIsWaitedForWhereItEnqueues) {
+  ncclUniqueId id;
+  std::once_flag once;
+  run_gpu_ranks(2, [&](GpuRank& gpu) {
+    std::call_once(once, [&] { EXPECT_EQ(ncclGetUniqueId(&id), ncclSuccess); });
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    ncclComm_t communicator = nullptr;
+    const ncclResult_t made =
+        ncclCommInitRankConfig(&communicator, gpu.size, id, gpu.rank, &config);
+    ASSERT_TRUE(made == ncclInProgress || made == ncclSuccess);
+    ASSERT_TRUE(eventually([&] {
+      ncclResult_t state = ncclInProgress;
+      return ncclCommGetAsyncError(communicator, &state) == ncclSuccess && state == ncclSuccess;
+    }));
+    DeviceFloats gradient(some_values(100, 12));
+    NcclRanks ranks(communicator, gpu.stream);
+    DeviceGuard guard({}, ranks);
+    guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
+    for (std::uint64_t step = 0; step < 5; ++step) {
+      ASSERT_EQ(guard.step({.step = step}, gpu.stream), DeviceStatus::kOk) << guard.last_error();
+      StepOutcome outcome;
+      ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk);
+      EXPECT_EQ(outcome.decision, Decision::kApply);
+    }
+    ASSERT_EQ(cudaStreamSynchronize(gpu.stream), cudaSuccess);
+  });
+}
+
+TEST(DeviceGuardFailure, UpdateSaysThatItIsBusyRatherThanWaitForAStreamThatStands) {
+  run_gpu_ranks(1, [](GpuRank& gpu) {
+    DeviceFloats a(some_values(100, 13));
+    DeviceFloats b(some_values(100, 14));
+    DeviceGuard guard({});
+    guard.bind(std::vector{shard_of("w", a)}, {}, gpu.stream);
+    std::atomic<bool> open{false};
+    const auto hold = [](void* gate) {
+      while (!*static_cast<std::atomic<bool>*>(gate)) std::this_thread::sleep_for(1ms);
+    };
+    ASSERT_EQ(cudaLaunchHostFunc(gpu.stream, hold, &open), cudaSuccess);
+    int told = 0;
+    DeviceStatus status = DeviceStatus::kOk;
+    for (int i = 0; i < 20 && status == DeviceStatus::kOk; ++i) {
+      void* const data[] = {i % 2 == 0 ? b.data() : a.data()};
+      status = guard.update(data, gpu.stream);
+      if (status == DeviceStatus::kOk) ++told;
+    }
+    EXPECT_EQ(status, DeviceStatus::kBusy);
+    EXPECT_EQ(told, 8);
+    open = true;
+    ASSERT_EQ(cudaStreamSynchronize(gpu.stream), cudaSuccess);
+    void* const last[] = {b.data()};
+    EXPECT_EQ(guard.update(last, gpu.stream), DeviceStatus::kOk);
+    ASSERT_EQ(guard.step({.step = 1}, gpu.stream), DeviceStatus::kOk);
+    StepOutcome outcome;
+    ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk);
+    const double norm = emulator::norm_of_values(b.get());
+    EXPECT_NEAR(outcome.grad_norm, norm, 1e-6 * norm);
   });
 }
 

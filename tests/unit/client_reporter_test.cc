@@ -321,6 +321,7 @@ TEST(Reporter, LeavesADetachedSourceAlone) {
   ASSERT_TRUE(reporter.attach(other));
   EXPECT_TRUE(eventually([&] { return other.drains > 2; }));
   EXPECT_EQ(source.drains, drains);
+  EXPECT_THROW(reporter.attach(source), Error) << "a reporter serves one guard";
   reporter.detach(other);
 }
 

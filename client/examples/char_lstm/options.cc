@@ -1,7 +1,8 @@
 #include "client/examples/char_lstm/options.h"
 
 #include <CLI/CLI.hpp>
-#include <cmath>
+
+#include "client/examples/option_checks.h"
 
 namespace char_lstm {
 namespace {
@@ -15,27 +16,9 @@ constexpr const char* kExamples = R"(Examples:
 
 Exit codes: 0 trained, 2 bad option or unreadable text, 3 training stopped because the ranks lost each other)";
 
-constexpr std::uint64_t kMostSteps = 100000000;
-
-// CLI11's ranges let NaN pass.
-std::string check_finite(const std::string& text) {
-  double value = 0;
-  const bool good = CLI::detail::lexical_cast(text, value) && std::isfinite(value);
-  return good ? "" : "is \"" + text + "\"; allowed: a finite number";
-}
-
-std::string check_address(const std::string& text) {
-  const std::size_t colon = text.rfind(':');
-  const std::string port = colon == std::string::npos ? "" : text.substr(colon + 1);
-  const bool digits = !port.empty() && port.size() <= 5 &&
-                      port.find_first_not_of("0123456789") == std::string::npos;
-  const int number = digits ? std::stoi(port) : 0;
-  const bool good = colon != 0 && number >= 1 && number <= 65535;
-  return good ? "" : "is \"" + text + "\"; allowed: host:port";
-}
-
-const CLI::Validator kFinite(check_finite, "");
-const CLI::Validator kAddress(check_address, "");
+using option_checks::kAddress;
+using option_checks::kFinite;
+using option_checks::kMostSteps;
 
 void add_options(CLI::App& app, Options& o) {
   app.add_option("texts", o.texts, "Text files to learn; default: /usr/share/common-licenses")
@@ -119,10 +102,7 @@ ParseResult parse(int argc, char** argv, int world_size) {
     result.help = app.help();
     return result;
   } catch (const CLI::ParseError& error) {
-    result.message = std::string(error.what()) + " (see --help)";
-    // CLI11 puts "--daemon: " before what a check of ours says: "is ...".
-    const std::size_t own = result.message.find(": is \"");
-    if (own != std::string::npos) result.message.erase(own, 1);
+    result.message = option_checks::message_of(error);
     result.exit_code = 2;
     return result;
   }

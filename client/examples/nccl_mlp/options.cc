@@ -1,8 +1,9 @@
 #include "client/examples/nccl_mlp/options.h"
 
 #include <CLI/CLI.hpp>
-#include <cmath>
 #include <utility>
+
+#include "client/examples/option_checks.h"
 
 namespace nccl_mlp {
 namespace {
@@ -17,27 +18,9 @@ constexpr const char* kExamples = R"(Examples:
 
 Exit codes: 0 trained, 2 bad option, 3 CUDA or NCCL failed, 77 no GPU)";
 
-constexpr std::uint64_t kMostSteps = 100000000;
-
-// CLI11's ranges let NaN pass.
-std::string check_finite(const std::string& text) {
-  double value = 0;
-  const bool good = CLI::detail::lexical_cast(text, value) && std::isfinite(value);
-  return good ? "" : "is \"" + text + "\"; allowed: a finite number";
-}
-
-std::string check_address(const std::string& text) {
-  const std::size_t colon = text.rfind(':');
-  const std::string port = colon == std::string::npos ? "" : text.substr(colon + 1);
-  const bool digits = !port.empty() && port.size() <= 5 &&
-                      port.find_first_not_of("0123456789") == std::string::npos;
-  const int number = digits ? std::stoi(port) : 0;
-  const bool good = colon != 0 && number >= 1 && number <= 65535;
-  return good ? "" : "is \"" + text + "\"; allowed: host:port";
-}
-
-const CLI::Validator kFinite(check_finite, "");
-const CLI::Validator kAddress(check_address, "");
+using option_checks::kAddress;
+using option_checks::kFinite;
+using option_checks::kMostSteps;
 
 void add_training_options(CLI::App& app, Options& o) {
   app.add_option("--gpus", o.gpus, "GPUs to train on, one thread each; 0: all")
@@ -101,10 +84,7 @@ ParseResult parse(int argc, char** argv) {
     result.help = app.help();
     return result;
   } catch (const CLI::ParseError& error) {
-    result.message = std::string(error.what()) + " (see --help)";
-    // CLI11 puts "--daemon: " before what a check of ours says: "is ...".
-    const std::size_t own = result.message.find(": is \"");
-    if (own != std::string::npos) result.message.erase(own, 1);
+    result.message = option_checks::message_of(error);
     return result;
   }
   result.message = contradiction(result.options);

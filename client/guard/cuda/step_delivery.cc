@@ -152,16 +152,7 @@ void StepDelivery::add_groups_and_ranks(StepRecord& record) noexcept {
       reinterpret_cast<const GroupSummary*>(words_.data() + RecordReader::kHeaderWords);
   std::copy_n(groups, group_count_, global_.fold.begin());
   finish({groups + group_count_, sizeof(RankHeader), global_.shard_norms.size()}, global_);
-  record.group_norms = global_.group_norms;
-  record.group_max_abs = global_.group_max_abs;
-  record.group_nan_counts = global_.group_nan_counts;
-  record.group_inf_counts = global_.group_inf_counts;
-  record.group_zero_counts = global_.group_zero_counts;
-  record.shard_norms = global_.shard_norms;
-  if (global_.observed) {
-    record.local_norms = global_.local_norms;
-    record.local_non_finite_counts = global_.local_non_finite_counts;
-  }
+  describe_groups_and_ranks(global_, record);
   record.non_finite = global_.non_finite;
 }
 
