@@ -239,21 +239,23 @@ TEST(DeviceGuard, KeepsItsWindowWhenBoundAgain) {
 TEST(DeviceGuard, HandsOnTheRecordsOfStepsThatAreUnderWayWhenItIsBoundAgain) {
   GRADWARDEN_NEEDS_GPUS(1);
   run_gpu_ranks(1, [](GpuRank& gpu) {
-    DeviceFloats gradient(some_values(64, 15));
-    KeepingSink sink;
-    {
-      DeviceGuard guard({}, &sink);
-      for (int binding = 0; binding < 3; ++binding) {
-        guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
-        for (std::uint64_t step = 0; step < 10; ++step) {
-          ASSERT_EQ(guard.step({.step = step}, gpu.stream), DeviceStatus::kOk);
+    for (const cudaStream_t stream : {gpu.stream, cudaStream_t{nullptr}}) {  // the default one too
+      DeviceFloats gradient(some_values(64, 15));
+      KeepingSink sink;
+      {
+        DeviceGuard guard({}, &sink);
+        for (int binding = 0; binding < 3; ++binding) {
+          guard.bind(std::vector{shard_of("w", gradient)}, {}, stream);
+          for (std::uint64_t step = 0; step < 10; ++step) {
+            ASSERT_EQ(guard.step({.step = step}, stream), DeviceStatus::kOk);
+          }
         }
+        StepOutcome outcome;
+        ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk);
+        EXPECT_EQ(guard.lost_records(), 0U);
       }
-      StepOutcome outcome;
-      ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk);
-      EXPECT_EQ(guard.lost_records(), 0U);
+      EXPECT_EQ(sink.records().size(), 30U);
     }
-    EXPECT_EQ(sink.records().size(), 30U);
   });
 }
 

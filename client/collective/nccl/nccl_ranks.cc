@@ -113,7 +113,7 @@ ncclResult_t NcclRanks::Impl::gather(const void* send, void* receive, std::size_
   if (!aborted) {
     result = library.all_gather(send, receive, bytes / 8, ncclFloat64, communicator, on);
     const Clock::time_point deadline = Clock::now() + options.timeout;
-    while (result == ncclInProgress && Clock::now() < deadline) {
+    while (result == ncclInProgress && !aborted && Clock::now() < deadline) {
       if (library.comm_get_async_error(communicator, &result) != ncclSuccess) break;
     }
   }

@@ -131,9 +131,9 @@ struct DeviceGuard::Impl {
   guard::PollThread poll_thread;
   bool attached = false;
 
-  std::uint64_t enqueued = 0;  // sequence of the last step that the host knows of
-  cudaStream_t last_stream = nullptr;
-  mutable std::mutex error_mutex;  // taken on failures only
+  std::uint64_t enqueued = 0;               // sequence of the last step that the host knows of
+  std::optional<cudaStream_t> last_stream;  // of a step; null is the default stream
+  mutable std::mutex error_mutex;           // taken on failures only
   std::string error;
 };
 
@@ -149,7 +149,7 @@ void DeviceGuard::Impl::bind(std::span<const TensorShard> shard_list,
   binding = guard::make_binding(shard_list, local_list, settings, ranks, problem);
   problem = attempt([&] {
     // What runs still uses what is replaced here, and its records are to be handed on.
-    wait_for(last_stream);
+    if (last_stream) wait_for(*last_stream);
     wait_for(stream);
     stop_delivery();
     allocate(stream);
@@ -228,9 +228,7 @@ kernels::GuardState DeviceGuard::Impl::read_state(cudaStream_t stream) const {
 }
 
 void DeviceGuard::Impl::wait_for(cudaStream_t stream) const {
-  if (stream != nullptr) {
-    guard::require(cudaStreamSynchronize(stream), "waiting for the steps before bind()");
-  }
+  guard::require(cudaStreamSynchronize(stream), "waiting for the steps before bind()");
 }
 
 void DeviceGuard::Impl::start_delivery() {
@@ -355,7 +353,8 @@ DeviceStatus DeviceGuard::Impl::fail(cudaError_t failure, const char* doing) noe
 }
 
 bool DeviceGuard::Impl::stream_is_sick() noexcept {
-  const cudaError_t found = cudaStreamQuery(last_stream);
+  if (!last_stream) return false;
+  const cudaError_t found = cudaStreamQuery(*last_stream);
   if (found == cudaSuccess || found == cudaErrorNotReady) return false;
   fail(found, "waiting for the decision");
   return true;
