@@ -40,11 +40,14 @@ std::string_view to_string(Reason reason) {
       return "robust_z_score";
     case Reason::kGroupMaxNorm:
       return "group_max_norm";
+    case Reason::kAdaptiveClip:
+      return "adaptive_clip";
   }
   return "unknown";
 }
 
 // A sink without a thread of its own.
+bool StepSource::flight(std::uint64_t, FlightRecording&) { return false; }
 bool StepSink::attach(StepSource&) { return false; }
 void StepSink::detach(StepSource&) {}
 

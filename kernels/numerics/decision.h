@@ -27,6 +27,7 @@ enum class Reason : std::uint8_t {
   kZScore = 9,
   kRobustZScore = 10,
   kGroupMaxNorm = 11,  // set by the guard: a group, not the whole, was above its threshold
+  kAdaptiveClip = 12,  // set by the guard: a tensor's norm was too large for its parameter's
 };
 
 // Which rules a step broke, whether or not they act: 1 << Reason.

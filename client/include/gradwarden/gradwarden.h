@@ -172,7 +172,8 @@ typedef enum gradwarden_reason {
   GRADWARDEN_COLLECTIVE_FAILED = 8,
   GRADWARDEN_Z_SCORE = 9,
   GRADWARDEN_ROBUST_Z_SCORE = 10,
-  GRADWARDEN_GROUP_MAX_NORM = 11
+  GRADWARDEN_GROUP_MAX_NORM = 11,
+  GRADWARDEN_ADAPTIVE_CLIP = 12
 } gradwarden_reason;
 
 /* A word for logs: "clip", "rolling_mean". */

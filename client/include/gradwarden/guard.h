@@ -52,6 +52,8 @@ struct GroupRule {
   std::string pattern = {};  // with * and ?, as in file names; must match a group
   double max_norm = 0;       // clip the group by its own norm; 0: off
   double value_limit = 0;    // clamp its elements to +-this after clipping; 0: off
+  // Adaptive clipping of each of its tensors, in place of GuardOptions::adaptive_clip; 0: off.
+  std::optional<double> adaptive_clip = {};
 };
 
 // The same on every rank; bind checks it.
@@ -60,9 +62,13 @@ struct GuardOptions {
                         // its threshold, and the threshold during warm-up
   ClipRule clip_rule = ClipRule::kFixed;
   double clip_value = 0;
-  double norm_type = 2;                     // p > 0 or infinity
-  double value_limit = 0;                   // clamp elements to +-this after clipping; 0: off
-  std::vector<GroupRule> group_rules = {};  // the smaller of global and group coefficient applies
+  double norm_type = 2;    // p > 0 or infinity
+  double value_limit = 0;  // clamp elements to +-this after clipping; 0: off
+  // Adaptive gradient clipping (arXiv 2102.06171), per tensor: a gradient's norm is kept within
+  // this multiple of its parameter's norm. Needs Bindings::parameters. 0: off.
+  double adaptive_clip = 0;
+  double adaptive_clip_least_norm = 1e-3;   // what a smaller parameter norm counts as, above 0
+  std::vector<GroupRule> group_rules = {};  // of all coefficients the smallest applies
   bool skip_non_finite = true;              // skip a step with NaN or Inf among its gradients
   double skip_above = 0;                    // skip above this grad norm; 0: off
   double skip_above_rolling_mean = 0;  // skip above this multiple (> 1) of the rolling mean; 0: off
@@ -81,7 +87,16 @@ struct GuardOptions {
   Fallback fallback = Fallback::kApplyClipped;
   bool shadow =
       false;  // decide and report, change nothing (a given loss scale is still divided out)
-  unsigned threads = 1;  // that read gradients, the caller's included; 0: one per core
+  std::uint32_t local_every = 1;  // observe_local() reads in every n-th step, 1 or more
+  // In every n-th step after bind; 0: never. The audit compares the replicas of gradients and
+  // parameters between the ranks that hold them; the other is statistics of Bindings::parameters
+  // and Bindings::others as signals of their own.
+  std::uint32_t audit_every = 0;
+  std::uint32_t observe_others_every = 0;
+  // Of the norms of replicas that are not declared identical; more is reported.
+  double audit_tolerance = 1e-3;
+  bool flight_recorder = true;  // keep the last 64 steps of statistics of each tensor
+  unsigned threads = 1;         // that read gradients, the caller's included; 0: one per core
 };
 
 struct StepInput {
@@ -111,6 +126,16 @@ struct StepOutcome {
   bool should_update() const { return shadow || decision != Decision::kSkip; }
 };
 
+// What a guard reads. Every list names tensors of `gradients`, and may be cut into shards in a way
+// of its own. Data outlives the binding; descriptions are copied.
+struct Bindings {
+  std::span<const TensorShard> gradients = {};  // reduced: what step() reads and scales
+  // This rank's own whole gradients before the reduction, for observe_local().
+  std::span<const TensorShard> local = {};
+  std::span<const TensorShard> parameters = {};  // never written
+  std::span<const TensorList> others = {};       // never written
+};
+
 // One per rank. All calls come from one thread; bind and step are collective (every rank makes them
 // in the same order).
 class GRADWARDEN_API Guard {
@@ -121,16 +146,19 @@ class GRADWARDEN_API Guard {
   Guard(const Guard&) = delete;
   Guard& operator=(const Guard&) = delete;
 
-  // Declares what step() will read and scale: this rank's shards of the reduced gradient. Ranks may
-  // hold different tensors; bind forms the union, checks that every element of every tensor is on
-  // some rank, and weights an element that r ranks hold by 1/r. `local` optionally declares this
-  // rank's own whole gradients before the reduction, for observe_local(). Throws Error, on every
-  // rank alike, on misuse and where ranks contradict each other. Binding again replaces the old
-  // list and keeps the window.
-  void bind(std::span<const TensorShard> shards, std::span<const TensorShard> local = {});
+  // Declares what step() will read and scale. Ranks may hold different tensors; bind forms the
+  // union, checks that every element of every tensor is on some rank, and weights an element that r
+  // ranks hold by 1/r. Throws Error, on every rank alike, on misuse and where ranks contradict each
+  // other. Binding again replaces the old lists and keeps the window.
+  void bind(const Bindings& bindings);
+  void bind(std::span<const TensorShard> gradients, std::span<const TensorShard> local = {}) {
+    bind(Bindings{gradients, local, {}, {}});
+  }
 
-  // Takes statistics of the local gradients, before the reduction. Optional, any step; read once,
-  // never written. Only this can tell one ill rank from all, or on which rank a NaN was born.
+  // Takes statistics of the local gradients, before the reduction, in every local_every-th step.
+  // Optional; read once, never written. Only this can tell one ill rank from all, or on which rank
+  // a NaN was born. Where the reduced gradient is the mean of the local ones, and those cover the
+  // whole model, it also gives the gradient's noise scale.
   void observe_local() noexcept;
 
   // Reads the reduced gradients once, agrees with the other ranks, decides, and acts: clips in

@@ -21,7 +21,11 @@ namespace gradwarden {
 struct ReporterOptions {
   std::string daemon = {};  // host:port of gradwardend; empty: nothing is sent
   std::string run = {};  // stable name of the run, at most 128 bytes, no '/' or control characters
-  std::string history_path = {};        // also keep a local history file here (rank 0); empty: none
+  std::string history_path = {};  // also keep a local history file here (rank 0); empty: none
+  // Every rank writes what its flight recorder holds into a file here when an event happens (a step
+  // is skipped or reduced, something is not finite, replicas declared identical differ): a local
+  // history file "<run>-<attempt>-rank<rank>-step<step>.gwh". Empty: it is only sent.
+  std::string flight_directory = {};
   std::uint64_t ring_bytes = 8u << 20;  // records that may wait for the reporter's thread
   std::uint64_t backlog_bytes =
       64u << 20;  // unacknowledged reports kept in memory; beyond it the oldest are dropped
@@ -65,6 +69,10 @@ class GRADWARDEN_API Reporter final : public StepSink {
   // close(), so that the steps under way are reported too.
   bool attach(StepSource& source) override;
   void detach(StepSource& source) override;
+
+  // Tells the daemon that the checkpoint of `step` is complete, a state that training can return
+  // to. Any thread, rank 0 (others: ignored); not part of the step.
+  void mark_checkpoint(std::uint64_t step);
 
   // Says goodbye to the daemon after everything is acknowledged, or gives up after `close_timeout`.
   // Later calls of submit() are counted as dropped. True if nothing was left unacknowledged.

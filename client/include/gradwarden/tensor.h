@@ -16,9 +16,14 @@ enum class DType : std::uint8_t { kFloat64 = 0, kFloat32 = 1, kBFloat16 = 2, kFl
 // Bytes of one element.
 GRADWARDEN_API std::uint64_t dtype_bytes(DType dtype);
 
-// The contiguous part of one tensor's gradient that this rank holds. A tensor is known by its name,
-// which is the same on every rank that holds part of it; group, dtype and total_count must then be
-// the same too.
+// A part of one tensor that this rank holds, contiguous in memory. A tensor is known by its name,
+// which is the same on every rank that holds part of it; group, dtype, total_count and shape must
+// then be the same too.
+//
+// Flat form: elements [offset, offset + count) of the whole tensor.
+// Box form (shape is not empty): the rank's memory is the box [start, start + extent) of the whole
+// tensor, in row-major order, or, where that box is cut again (ZeRO over tensor parallel), the
+// elements [offset, offset + count) of it. box_shard() and gradwarden/mesh.h fill it in.
 struct TensorShard {
   std::string name;
   std::string group;  // tensors of a group share statistics, usually a layer; empty: the name
@@ -28,7 +33,26 @@ struct TensorShard {
   DType dtype = DType::kFloat32;
   std::uint64_t total_count =
       0;                     // elements of the whole tensor; 0: `count`, the tensor is not sharded
-  std::uint64_t offset = 0;  // flat index, in the whole tensor, of this shard's first element
+  std::uint64_t offset = 0;  // of the first element, in the whole tensor or in the box
+  std::vector<std::uint64_t> shape = {};   // of the whole tensor, 1 to 8 dimensions; empty: flat
+  std::vector<std::uint64_t> start = {};   // of the box, by dimension; empty: 0 in each
+  std::vector<std::uint64_t> extent = {};  // of the box, by dimension; empty: shape
+  // On how many ranks each of these elements is present. 0: bind derives it; else bind checks it.
+  std::uint32_t replicas = 0;
+  // The replicas promise equal bits, as after an all-reduce: an audit then compares them exactly.
+  bool identical = false;
+};
+
+// A whole box: count is the number of its elements.
+GRADWARDEN_API TensorShard box_shard(std::string name, std::string group,
+                                     std::vector<std::uint64_t> shape,
+                                     std::vector<std::uint64_t> start,
+                                     std::vector<std::uint64_t> extent, void* data, DType dtype);
+
+// A named list of tensors beside the gradients: updates, moments of an optimizer.
+struct TensorList {
+  std::string name;
+  std::span<const TensorShard> shards;
 };
 
 // One whole tensor inside a flat buffer (ZeRO, reduce-scatter trainers).
