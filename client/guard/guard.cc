@@ -251,9 +251,7 @@ Guard::Guard(const GuardOptions& options, Collective& ranks, StepSink* sink) {
 
 Guard::~Guard() = default;
 
-void Guard::bind(std::span<const TensorShard> shards, std::span<const TensorShard> local) {
-  impl_->bind(shards, local);
-}
+void Guard::bind(const Bindings& bindings) { impl_->bind(bindings.gradients, bindings.local); }
 
 void Guard::observe_local() noexcept {
   if (!impl_->bound || impl_->local.segments.empty()) return;
