@@ -1,55 +1,16 @@
 #include "client/guard/binding.h"
 
 #include <algorithm>
-#include <unordered_map>
 
 #include "client/guard/declaration.h"
+#include "client/guard/union_table.h"
 #include "gradwarden/error.h"
 
 namespace gradwarden::guard {
 namespace {
 
-struct Interval {
-  std::uint64_t begin = 0;
-  std::uint64_t end = 0;
-  std::size_t rank = 0;
-};
-
-struct UnionTensor {
-  std::string name;
-  std::string group;
-  DType dtype = DType::kFloat32;
-  std::uint64_t total = 0;
-  std::size_t first_rank = 0;  // that declared it
-  std::vector<Interval> intervals;
-};
-
-// From `begin` to the next boundary, every element is on `replicas` ranks.
-struct Coverage {
-  std::uint64_t begin = 0;
-  std::uint32_t replicas = 0;
-};
-
-std::uint64_t total_of(const TensorShard& shard) {
-  return shard.total_count == 0 ? shard.count : shard.total_count;
-}
-
-const std::string& group_of(const TensorShard& shard) {
-  return shard.group.empty() ? shard.name : shard.group;
-}
-
-void require_equal(const char* what, const std::string& name, const std::string& first,
-                   std::size_t first_rank, const std::string& other, std::size_t rank) {
-  if (first == other) return;
-  throw Error("bind: tensor \"" + name + "\" has " + what + " " + first + " on rank " +
-              std::to_string(first_rank) + " and " + other + " on rank " + std::to_string(rank) +
-              "; declare it alike on both");
-}
-
-const char* dtype_name(DType dtype) {
-  static constexpr const char* kNames[] = {"float64", "float32", "bfloat16", "float16"};
-  return kNames[static_cast<unsigned>(dtype)];
-}
+// More stretches of one shard than this would cost more to read than the shard itself.
+constexpr std::size_t kMaxRuns = 1 << 16;
 
 void check_declarations(const std::vector<Declaration>& declarations) {
   for (std::size_t rank = 0; rank < declarations.size(); ++rank) {
@@ -64,182 +25,276 @@ void check_declarations(const std::vector<Declaration>& declarations) {
   }
 }
 
-std::vector<UnionTensor> union_of(const std::vector<Declaration>& declarations) {
-  std::vector<UnionTensor> tensors;
-  std::unordered_map<std::string, std::size_t> index;
-  for (std::size_t rank = 0; rank < declarations.size(); ++rank) {
-    for (const TensorShard& shard : declarations[rank].shards) {
-      const auto [entry, added] = index.try_emplace(shard.name, tensors.size());
-      if (added) {
-        tensors.push_back({shard.name, group_of(shard), shard.dtype, total_of(shard), rank, {}});
-      }
-      UnionTensor& tensor = tensors[entry->second];
-      require_equal("group", shard.name, tensor.group, tensor.first_rank, group_of(shard), rank);
-      require_equal("dtype", shard.name, dtype_name(tensor.dtype), tensor.first_rank,
-                    dtype_name(shard.dtype), rank);
-      require_equal("total_count", shard.name, std::to_string(tensor.total), tensor.first_rank,
-                    std::to_string(total_of(shard)), rank);
-      if (shard.count != 0) {
-        tensor.intervals.push_back({shard.offset, shard.offset + shard.count, rank});
-      }
-    }
-  }
-  return tensors;
+std::string names_of(const Declaration& declaration) {
+  std::string names;
+  for (const DeclaredList& list : declaration.lists) names += " \"" + list.name + "\"";
+  return names;
 }
 
-// Two shards of one rank must not overlap: the element would be read twice and counted once too
-// often.
-void check_overlap(const UnionTensor& tensor) {
-  std::vector<Interval> sorted = tensor.intervals;
-  std::sort(sorted.begin(), sorted.end(), [](const Interval& a, const Interval& b) {
-    return a.rank != b.rank ? a.rank < b.rank : a.begin < b.begin;
-  });
-  for (std::size_t i = 1; i < sorted.size(); ++i) {
-    if (sorted[i].rank == sorted[i - 1].rank && sorted[i].begin < sorted[i - 1].end) {
-      throw Error("bind: on rank " + std::to_string(sorted[i].rank) + ", two shards of tensor \"" +
-                  tensor.name + "\" overlap at element " + std::to_string(sorted[i].begin) +
-                  "; declare each element once");
+void check_lists(const std::vector<Declaration>& declarations) {
+  const std::string first = names_of(declarations[0]);
+  for (std::size_t rank = 1; rank < declarations.size(); ++rank) {
+    const std::string here = names_of(declarations[rank]);
+    if (here != first) {
+      throw Error("bind: rank 0 declares the lists" + first + ", rank " + std::to_string(rank) +
+                  here + "; declare the same on all, empty where a rank holds nothing");
     }
   }
 }
 
-// Sweeps over the interval ends. Throws if an element is on no rank.
-std::vector<Coverage> coverage_of(const UnionTensor& tensor) {
-  std::vector<std::pair<std::uint64_t, int>> ends;
-  for (const Interval& interval : tensor.intervals) {
-    ends.emplace_back(interval.begin, 1);
-    ends.emplace_back(interval.end, -1);
-  }
-  std::sort(ends.begin(), ends.end());
-  std::vector<Coverage> coverage;
-  std::uint32_t replicas = 0;
-  std::uint64_t position = 0;
-  auto require_covered = [&](std::uint64_t next) {
-    if (replicas == 0 && next > position) {
-      throw Error("bind: elements " + std::to_string(position) + " to " + std::to_string(next - 1) +
-                  " of tensor \"" + tensor.name +
-                  "\" are on no rank; the norm would leave them out. Declare the missing shard");
-    }
-  };
-  for (std::size_t i = 0; i < ends.size();) {
-    const std::uint64_t here = ends[i].first;
-    require_covered(here);
-    for (; i < ends.size() && ends[i].first == here; ++i) {
-      replicas += static_cast<std::uint32_t>(ends[i].second);
-    }
-    coverage.push_back({here, replicas});
-    position = here;
-  }
-  require_covered(tensor.total);
-  return coverage;
-}
-
-// Cuts a shard where the number of replicas changes.
-void append_segments(const TensorShard& shard, std::uint32_t position, std::uint32_t tensor,
-                     std::uint32_t group, const std::vector<Coverage>& coverage,
-                     std::vector<Segment>& out) {
-  const std::uint64_t end = shard.offset + shard.count;
-  auto next = std::upper_bound(
-      coverage.begin(), coverage.end(), shard.offset,
-      [](std::uint64_t position, const Coverage& c) { return position < c.begin; });
-  std::uint64_t begin = shard.offset;
-  while (begin < end) {
-    const std::uint32_t replicas = (next - 1)->replicas;
-    std::uint64_t stop = end;
-    while (next != coverage.end() && next->replicas == replicas) ++next;
-    if (next != coverage.end() && next->begin < end) stop = next->begin;
-    const std::uint64_t skipped = (begin - shard.offset) * dtype_bytes(shard.dtype);
-    out.push_back({tensor, group, static_cast<char*>(shard.data) + skipped, stop - begin, begin,
-                   shard.dtype, replicas, position, skipped});
-    begin = stop;
-    if (next != coverage.end()) ++next;
-  }
-}
-
-struct Indices {
-  std::unordered_map<std::string, std::uint32_t> tensor;
-  std::unordered_map<std::string, std::uint32_t> group;
-};
-
-Indices name_tables(const std::vector<UnionTensor>& tensors, Binding& binding) {
-  Indices indices;
-  for (const UnionTensor& tensor : tensors) {
+void add_tables(const UnionTable& gradients, Binding& binding) {
+  std::unordered_map<std::string, std::uint32_t> groups;
+  for (const UnionTensor& tensor : gradients.tensors) {
     const auto [group, added] =
-        indices.group.try_emplace(tensor.group, static_cast<std::uint32_t>(binding.groups.size()));
+        groups.try_emplace(tensor.group, static_cast<std::uint32_t>(binding.groups.size()));
     if (added) binding.groups.push_back(tensor.group);
-    indices.tensor[tensor.name] = static_cast<std::uint32_t>(binding.tensors.size());
     binding.tensors.push_back(tensor.name);
     binding.group_of_tensor.push_back(group->second);
     binding.element_count += tensor.total;
   }
-  return indices;
 }
 
-// Local gradients name tensors of the union, so that both views of a tensor share an index.
-std::vector<Segment> local_segments(std::span<const TensorShard> local, const Indices& indices,
+// The other lists name tensors of the gradients, so that all views of a tensor share an index.
+std::uint32_t index_of(const UnionTable& gradients, const std::string& list,
+                       const std::string& name, std::uint64_t total) {
+  const auto entry = gradients.index.find(name);
+  if (entry == gradients.index.end()) {
+    throw Error(list + ": tensor \"" + name +
+                "\" is not among the shards of any rank; use the same names in both lists");
+  }
+  const std::uint64_t expected = gradients.tensors[entry->second].total;
+  if (total != expected) {
+    throw Error(list + ": tensor \"" + name + "\" has " + std::to_string(total) +
+                " elements, its shards say " + std::to_string(expected));
+  }
+  return entry->second;
+}
+
+// The segments of one list on this rank, and the regions of it that several ranks hold.
+class ListBinder {
+ public:
+  ListBinder(std::span<const TensorShard> shards, std::uint32_t list, bool audited,
+             std::uint32_t rank, Binding& binding)
+      : shards_(shards), list_(list), audited_(audited), rank_(rank), binding_(binding) {}
+
+  // `tensor` is its index among the gradients.
+  void add(const UnionTensor& tensor, std::uint32_t index, bool identical) {
+    const std::vector<HeldCell> cells = cells_of(tensor, sets_);
+    add_regions(tensor, index, identical, cells);
+    std::vector<std::vector<const HeldCell*>> mine(tensor.pieces.size());
+    for (const HeldCell& cell : cells) {
+      for (const std::uint32_t piece : cell.pieces) {
+        if (tensor.pieces[piece].rank == rank_) mine[piece].push_back(&cell);
+      }
+    }
+    for (std::size_t piece = 0; piece < mine.size(); ++piece) {
+      if (!mine[piece].empty()) add_piece(tensor.pieces[piece], index, mine[piece]);
+    }
+  }
+
+  // What only this rank sees to be wrong; empty: nothing.
+  const std::string& problem() const { return problem_; }
+
+  // In the order of the shards.
+  std::vector<Segment> take() {
+    std::stable_sort(segments_.begin(), segments_.end(),
+                     [](const Segment& a, const Segment& b) { return a.shard < b.shard; });
+    return std::move(segments_);
+  }
+
+ private:
+  struct HeldRun {
+    Stretch run;
+    std::uint32_t holders = 0;
+  };
+
+  void add_regions(const UnionTensor& tensor, std::uint32_t index, bool identical,
+                   const std::vector<HeldCell>& cells) {
+    region_of_.clear();
+    if (!audited_) return;
+    const Box whole = layout_of({}, tensor.shape, tensor.total).whole;
+    for (const HeldCell& cell : cells) {
+      const std::vector<std::uint32_t>& ranks = sets_[cell.holders];
+      if (ranks.size() < 2) continue;
+      const auto [entry, added] =
+          region_of_.try_emplace(cell.holders, static_cast<std::uint32_t>(binding_.regions.size()));
+      if (added) {
+        const std::uint64_t first = flat_index(whole, cell.cell.begin);
+        binding_.regions.push_back({list_, index, first, 0, identical, ranks});
+      }
+      binding_.regions[entry->second].count += cell.cell.size();
+    }
+  }
+
+  void add_piece(const Piece& piece, std::uint32_t index,
+                 const std::vector<const HeldCell*>& cells) {
+    const bool uniform = std::all_of(cells.begin(), cells.end(), [&](const HeldCell* cell) {
+      return cell->holders == cells[0]->holders;
+    });
+    if (uniform) {
+      add_segment(piece, index, {{0, piece.layout.count}, cells[0]->holders});
+      return;
+    }
+    for (const HeldRun& run : runs_of(piece, index, cells)) add_segment(piece, index, run);
+  }
+
+  std::vector<HeldRun> runs_of(const Piece& piece, std::uint32_t index,
+                               const std::vector<const HeldCell*>& cells) {
+    std::vector<HeldRun> all;
+    std::vector<Stretch> runs;
+    for (const HeldCell* cell : cells) {
+      runs.clear();
+      append_runs(piece.layout, cell->cell, runs);
+      for (const Stretch& run : runs) all.push_back({run, cell->holders});
+    }
+    std::sort(all.begin(), all.end(),
+              [](const HeldRun& a, const HeldRun& b) { return a.run.begin < b.run.begin; });
+    std::vector<HeldRun> merged;
+    for (const HeldRun& run : all) {
+      if (!merged.empty() && merged.back().holders == run.holders) {
+        merged.back().run.count += run.run.count;  // they cover the shard without a gap
+      } else {
+        merged.push_back(run);
+      }
+    }
+    if (merged.size() > kMaxRuns && problem_.empty()) {
+      problem_ = "tensor \"" + binding_.tensors[index] +
+                 "\": its replicas cut this rank's shard "
+                 "into " +
+                 std::to_string(merged.size()) +
+                 " stretches; allowed: " + std::to_string(kMaxRuns) +
+                 ". Shard it along the same dimension on all ranks";
+    }
+    return merged;
+  }
+
+  void add_segment(const Piece& piece, std::uint32_t index, const HeldRun& held) {
+    const TensorShard& shard = shards_[piece.shard];
+    Segment& segment = segments_.emplace_back();
+    segment.tensor = index;
+    segment.group = binding_.group_of_tensor[index];
+    segment.byte_offset = held.run.begin * dtype_bytes(shard.dtype);
+    segment.data = static_cast<char*>(shard.data) + segment.byte_offset;
+    segment.count = held.run.count;
+    segment.dtype = shard.dtype;
+    segment.replicas = static_cast<std::uint32_t>(sets_[held.holders].size());
+    segment.shard = piece.shard;
+    const Place place = place_of(piece.layout, held.run);
+    segment.offset = place.index;
+    segment.map = place.map;
+    const auto region = region_of_.find(held.holders);
+    if (region != region_of_.end()) segment.region = region->second;
+  }
+
+  std::span<const TensorShard> shards_;
+  const std::uint32_t list_;
+  const bool audited_;
+  const std::uint32_t rank_;
+  Binding& binding_;
+  HolderSets sets_;
+  std::unordered_map<std::uint32_t, std::uint32_t> region_of_;  // of this tensor, by holders
+  std::vector<Segment> segments_;
+  std::string problem_;
+};
+
+// Throws what the other ranks do not see.
+std::vector<Segment> local_segments(std::span<const TensorShard> local, const UnionTable& gradients,
                                     const Binding& binding) {
   std::vector<Segment> segments;
   for (std::uint32_t i = 0; i < local.size(); ++i) {
     const TensorShard& shard = local[i];
-    const std::uint32_t tensor = indices.tensor.at(shard.name);
+    const std::uint32_t tensor = index_of(gradients, "local", shard.name, total_of(shard));
+    const Place place = place_of(layout_of(shard, shard.shape, total_of(shard)), {0, shard.count});
     segments.push_back({tensor, binding.group_of_tensor[tensor], shard.data, shard.count,
-                        shard.offset, shard.dtype, 1, i, 0});
+                        place.index, shard.dtype, 1, i, 0, kNoRegion, place.map});
   }
   return segments;
 }
 
-std::string check_local(std::span<const TensorShard> local, const std::vector<UnionTensor>& tensors,
-                        const Indices& indices) {
-  for (const TensorShard& shard : local) {
-    const auto entry = indices.tensor.find(shard.name);
-    if (entry == indices.tensor.end()) {
-      return "local: tensor \"" + shard.name +
-             "\" is not among the shards of any rank; use the same names in both lists";
-    }
-    const std::uint64_t total = tensors[entry->second].total;
-    if (total_of(shard) != total) {
-      return "local: tensor \"" + shard.name + "\" has " + std::to_string(total_of(shard)) +
-             " elements, its shards say " + std::to_string(total);
-    }
+// Of list `list` of the declarations, 1 or more. Parameters are the same bits on all replicas by
+// what they are.
+std::string bind_other(const std::vector<Declaration>& declarations, std::size_t list,
+                       const UnionTable& gradients, std::uint32_t rank, Binding& binding) {
+  const UnionTable table = unite(declarations, list);
+  if (table.tensors.empty()) return {};
+  BoundList bound;
+  bound.name = declarations[0].lists[list].name;
+  bound.has_tensor.assign(binding.tensors.size(), false);
+  const bool audited = bound.name == kParameterList;
+  ListBinder binder(declarations[rank].lists[list].shards,
+                    static_cast<std::uint32_t>(binding.others.size() + 1), audited, rank, binding);
+  for (const UnionTensor& tensor : table.tensors) {
+    const std::uint32_t index =
+        index_of(gradients, "bind: " + bound.name, tensor.name, tensor.total);
+    bound.has_tensor[index] = true;
+    bound.element_count += tensor.total;
+    binder.add(tensor, index, true);
   }
-  return {};
+  bound.segments = binder.take();
+  binding.others.push_back(std::move(bound));
+  return binder.problem();
+}
+
+// This rank's pointers, which were not exchanged.
+void restore_pointers(const Bindings& bindings, Declaration& mine) {
+  const auto restore = [](std::span<const TensorShard> from, DeclaredList& list) {
+    for (std::size_t i = 0; i < from.size(); ++i) list.shards[i].data = from[i].data;
+  };
+  restore(bindings.gradients, mine.lists[0]);
+  restore(bindings.parameters, mine.lists[1]);
+  for (std::size_t i = 0; i < bindings.others.size(); ++i) {
+    restore(bindings.others[i].shards, mine.lists[i + 2]);
+  }
+}
+
+// Throws, on every rank alike, what all can see; returns what only this rank sees to be wrong.
+std::string bind_lists(const std::vector<Declaration>& declarations, std::uint32_t rank,
+                       std::span<const TensorShard> local, Binding& binding) {
+  const UnionTable gradients = unite(declarations, 0);
+  add_tables(gradients, binding);
+  ListBinder binder(declarations[rank].lists[0].shards, 0, true, rank, binding);
+  for (std::uint32_t i = 0; i < gradients.tensors.size(); ++i) {
+    binder.add(gradients.tensors[i], i, gradients.tensors[i].identical);
+  }
+  binding.shards = binder.take();
+  binding.shard_count = declarations[rank].lists[0].shards.size();
+  std::string problem = binder.problem();
+  for (std::size_t list = 1; list < declarations[0].lists.size(); ++list) {
+    const std::string found = bind_other(declarations, list, gradients, rank, binding);
+    if (problem.empty()) problem = found;
+  }
+  binding.local_is_whole =
+      std::all_of(declarations.begin(), declarations.end(), [&](const Declaration& declaration) {
+        return declaration.local_count == binding.element_count && binding.element_count != 0;
+      });
+  try {
+    binding.local = local_segments(local, gradients, binding);
+  } catch (const Error& error) {
+    if (problem.empty()) problem = error.what();
+  }
+  return problem;
 }
 
 }  // namespace
 
 void agree(const std::string& problem, Collective& ranks) {
-  check_declarations(exchange({problem, {}, {}}, ranks));
-}
-
-Binding make_binding(std::span<const TensorShard> shards, std::span<const TensorShard> local,
-                     const std::string& settings, Collective& ranks, const std::string& problem) {
   Declaration mine;
   mine.error = problem;
-  if (mine.error.empty()) mine.error = check_shards(shards, "shards");
-  if (mine.error.empty()) mine.error = check_shards(local, "local");
-  mine.settings = settings;
-  mine.shards.assign(shards.begin(), shards.end());
-  const std::vector<Declaration> declarations = exchange(mine, ranks);
-  check_declarations(declarations);
+  check_declarations(exchange(mine, ranks));
+}
 
-  const std::vector<UnionTensor> tensors = union_of(declarations);
+Binding make_binding(const Bindings& bindings, const std::string& settings, Collective& ranks,
+                     const std::string& problem) {
+  Declaration mine = declare(bindings);
+  if (!problem.empty()) mine.error = problem;
+  mine.settings = settings;
+  std::vector<Declaration> declarations = exchange(mine, ranks);
+  check_declarations(declarations);
+  check_lists(declarations);
+  const auto rank = static_cast<std::uint32_t>(ranks.rank());
+  restore_pointers(bindings, declarations[rank]);
   Binding binding;
-  const Indices indices = name_tables(tensors, binding);
-  std::vector<std::vector<Coverage>> coverage;
-  for (const UnionTensor& tensor : tensors) {
-    check_overlap(tensor);
-    coverage.push_back(coverage_of(tensor));
-  }
-  agree(check_local(local, tensors, indices), ranks);
-  for (std::uint32_t i = 0; i < shards.size(); ++i) {
-    const TensorShard& shard = shards[i];
-    if (shard.count == 0) continue;
-    const std::uint32_t tensor = indices.tensor.at(shard.name);
-    append_segments(shard, i, tensor, binding.group_of_tensor[tensor], coverage[tensor],
-                    binding.shards);
-  }
-  binding.shard_count = shards.size();
-  binding.local = local_segments(local, indices, binding);
+  agree(bind_lists(declarations, rank, bindings.local, binding), ranks);
   return binding;
 }
 

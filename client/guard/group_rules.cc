@@ -30,11 +30,12 @@ std::vector<kernels::GroupPolicy> group_policies(const GuardOptions& options,
   for (const GroupRule& rule : options.group_rules) require_use(rule, groups);
   std::vector<kernels::GroupPolicy> policies;
   for (const std::string& group : groups) {
-    kernels::GroupPolicy policy{0, options.value_limit};
+    kernels::GroupPolicy policy{0, options.value_limit, options.adaptive_clip};
     for (const GroupRule& rule : options.group_rules) {
       if (!matches(rule, group)) continue;
       policy.max_norm = rule.max_norm;
       if (rule.value_limit > 0) policy.value_limit = rule.value_limit;
+      if (rule.adaptive_clip) policy.adaptive_clip = *rule.adaptive_clip;
       break;
     }
     policies.push_back(policy);

@@ -39,7 +39,13 @@ void check_clipping(const GuardOptions& o) {
             "clip_value is " + value_of(o.clip_value) + "; allowed with this clip_rule: above 0" +
                 (percentile ? ", at most 100" : ""));
   }
+  check_limit("adaptive_clip", o.adaptive_clip);
+  require(o.adaptive_clip_least_norm > 0 && std::isfinite(o.adaptive_clip_least_norm),
+          "adaptive_clip_least_norm is " + value_of(o.adaptive_clip_least_norm) +
+              "; allowed: a finite number above 0");
   for (const GroupRule& rule : o.group_rules) {
+    check_limit("adaptive_clip of group rule \"" + rule.pattern + "\"",
+                rule.adaptive_clip.value_or(0));
     require(!rule.pattern.empty(), "a group rule has an empty pattern; \"*\" matches all groups");
     check_limit("max_norm of group rule \"" + rule.pattern + "\"", rule.max_norm);
     check_limit("value_limit of group rule \"" + rule.pattern + "\"", rule.value_limit);
@@ -62,11 +68,18 @@ void check_spike_rules(const GuardOptions& o) {
               "; allowed: above 0, at most 1");
 }
 
+void check_observations(const GuardOptions& o) {
+  require(o.local_every >= 1, "local_every is 0; allowed: 1 or more");
+  require(zero_or_positive(o.audit_tolerance), "audit_tolerance is " + value_of(o.audit_tolerance) +
+                                                   "; allowed: 0 or a finite number above it");
+}
+
 }  // namespace
 
 void check(const GuardOptions& o) {
   check_clipping(o);
   check_spike_rules(o);
+  check_observations(o);
   require(o.window >= 1 && o.window <= kernels::kMaxWindow,
           "window is " + std::to_string(o.window) + "; allowed: 1 to " +
               std::to_string(kernels::kMaxWindow));
@@ -121,10 +134,15 @@ std::string settings_text(const GuardOptions& o) {
       << o.least_learning_rate_factor << ", window " << o.window << ", warmup " << o.warmup
       << ", ema_decay " << o.ema_decay << ", level_shift_after " << o.level_shift_after
       << ", max_consecutive_skips " << o.max_consecutive_skips << ", fallback "
-      << static_cast<unsigned>(o.fallback) << ", shadow " << o.shadow;
+      << static_cast<unsigned>(o.fallback) << ", shadow " << o.shadow << ", adaptive_clip "
+      << o.adaptive_clip << ", adaptive_clip_least_norm " << o.adaptive_clip_least_norm
+      << ", local_every " << o.local_every << ", audit_every " << o.audit_every
+      << ", observe_others_every " << o.observe_others_every << ", audit_tolerance "
+      << o.audit_tolerance;
   for (const GroupRule& rule : o.group_rules) {
     out << ", group rule " << rule.pattern << " max_norm " << rule.max_norm << " value_limit "
         << rule.value_limit;
+    if (rule.adaptive_clip) out << " adaptive_clip " << *rule.adaptive_clip;
   }
   out << "}";
   return out.str();

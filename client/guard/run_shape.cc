@@ -7,6 +7,7 @@ RunShape run_shape(const Binding& binding, const GuardOptions& options, const Co
   shape.groups = binding.groups;
   shape.tensors = binding.tensors;
   shape.group_of_tensor = binding.group_of_tensor;
+  for (const BoundList& list : binding.others) shape.signals.push_back(list.name);
   shape.rank = static_cast<std::uint32_t>(ranks.rank());
   shape.world_size = static_cast<std::uint32_t>(ranks.size());
   shape.max_norm = options.max_norm;

@@ -7,7 +7,7 @@ namespace gradwarden::guard {
 namespace {
 
 NonFiniteSummary first_of(const Segment& segment, const kernels::Statistics& s) {
-  return {segment.tensor, segment.offset + s.first_non_finite, s.nan_count, s.inf_count};
+  return {segment.tensor, segment.whole_index(s.first_non_finite), s.nan_count, s.inf_count};
 }
 
 NonFiniteTensor finding(const NonFiniteSummary& s, std::size_t rank, bool local) {
@@ -75,6 +75,19 @@ void list_non_finite(const RankHeaders& headers, GlobalStatistics& global) {
   }
 }
 
+// Only where each rank's own gradient is of the whole model, and all of it is finite.
+void observe_noise(GlobalStatistics& global) {
+  const std::size_t ranks = global.local_norms.size();
+  if (!global.observed || !global.local_is_whole || ranks < 2 || global.norm_type != 2) return;
+  double squares = 0;
+  for (std::size_t rank = 0; rank < ranks; ++rank) {
+    if (global.local_non_finite_counts[rank] != 0) return;
+    squares += global.local_norms[rank] * global.local_norms[rank];
+  }
+  if (global.nan_count + global.inf_count != 0) return;
+  global.noise_scale.observe(squares, global.norm * global.norm, static_cast<std::uint32_t>(ranks));
+}
+
 }  // namespace
 
 void GlobalStatistics::resize(std::size_t group_count, std::size_t world_size) {
@@ -91,19 +104,26 @@ void GlobalStatistics::resize(std::size_t group_count, std::size_t world_size) {
   non_finite.reserve(kMaxNonFinite);
 }
 
+void add_to_groups(std::span<const Segment> segments,
+                   std::span<const kernels::Statistics> statistics,
+                   std::span<GroupSummary> groups) {
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    const kernels::Statistics& s = statistics[i];
+    const double weight = 1.0 / segments[i].replicas;
+    kernels::add_part(
+        {s.power_sum * weight, s.max_abs, static_cast<double>(s.nan_count) * weight,
+         static_cast<double>(s.inf_count) * weight, static_cast<double>(s.zero_count) * weight},
+        groups[segments[i].group]);
+  }
+}
+
 void summarize_shards(std::span<const Segment> segments,
                       std::span<const kernels::Statistics> statistics, double norm_type,
                       RankHeader& header, std::span<GroupSummary> groups) {
   std::fill(groups.begin(), groups.end(), GroupSummary{});
+  add_to_groups(segments, statistics, groups);
   for (std::size_t i = 0; i < segments.size(); ++i) {
     const kernels::Statistics& s = statistics[i];
-    const double weight = 1.0 / segments[i].replicas;
-    GroupSummary& group = groups[segments[i].group];
-    group.power_sum += s.power_sum * weight;
-    group.max_abs = std::max(group.max_abs, s.max_abs);
-    group.nan_count += static_cast<double>(s.nan_count) * weight;
-    group.inf_count += static_cast<double>(s.inf_count) * weight;
-    group.zero_count += static_cast<double>(s.zero_count) * weight;
     add_power(header.shard_power_sum, s, norm_type);
     if (s.non_finite() && header.shard_non_finite == 0)
       header.shard_first = first_of(segments[i], s);
@@ -124,12 +144,12 @@ void summarize_local(std::span<const Segment> segments,
   }
 }
 
-void fold_ranks(const void* gathered, std::size_t world_size, GlobalStatistics& global) {
-  const std::size_t groups = global.fold.size();
-  for (std::size_t group = 0; group < groups; ++group) {
-    global.fold[group] = kernels::fold_group(gathered, world_size, groups, group);
+void fold_ranks(const void* gathered, std::size_t stride, std::size_t world_size,
+                GlobalStatistics& global) {
+  for (std::size_t group = 0; group < global.fold.size(); ++group) {
+    global.fold[group] = kernels::fold_group(gathered, world_size, stride, group);
   }
-  finish({gathered, kernels::summary_bytes(groups), world_size}, global);
+  finish({gathered, stride, world_size}, global);
 }
 
 void finish(const RankHeaders& headers, GlobalStatistics& global) {
@@ -138,6 +158,7 @@ void finish(const RankHeaders& headers, GlobalStatistics& global) {
   take_headers(headers, unscale, global);
   take_groups(unscale, global);
   list_non_finite(headers, global);
+  observe_noise(global);
 }
 
 void describe_groups_and_ranks(const GlobalStatistics& global, StepRecord& record) {
@@ -151,6 +172,8 @@ void describe_groups_and_ranks(const GlobalStatistics& global, StepRecord& recor
     record.local_norms = global.local_norms;
     record.local_non_finite_counts = global.local_non_finite_counts;
   }
+  const double noise = global.noise_scale.value();
+  if (std::isfinite(noise)) record.gradient_noise_scale = noise;
 }
 
 bool at_same_step(const RankHeaders& headers) {

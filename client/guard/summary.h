@@ -9,6 +9,7 @@
 
 #include "client/guard/binding.h"
 #include "gradwarden/step_record.h"
+#include "kernels/numerics/noise_scale.h"
 #include "kernels/numerics/statistics.h"
 #include "kernels/numerics/summary.h"
 
@@ -32,6 +33,8 @@ struct GlobalStatistics {
   std::uint64_t inf_count = 0;
   std::uint64_t zero_count = 0;
   bool observed = false;
+  bool local_is_whole = false;  // set at bind: local norms are of the whole model
+  kernels::NoiseScale noise_scale;
   std::vector<double> group_norms;
   std::vector<double> group_max_abs;
   std::vector<std::uint64_t> group_nan_counts;
@@ -62,14 +65,19 @@ void summarize_shards(std::span<const Segment> segments,
                       std::span<const kernels::Statistics> statistics, double norm_type,
                       RankHeader& header, std::span<GroupSummary> groups);
 
+// Adds the statistics of segments, weighted, to their groups.
+void add_to_groups(std::span<const Segment> segments,
+                   std::span<const kernels::Statistics> statistics, std::span<GroupSummary> groups);
+
 // Adds the local gradients to `header`.
 void summarize_local(std::span<const Segment> segments,
                      std::span<const kernels::Statistics> statistics, double norm_type,
                      RankHeader& header);
 
-// Folds the summaries of all ranks, gathered end to end, in rank order: the same bytes give the
-// same bits on every rank.
-void fold_ranks(const void* gathered, std::size_t world_size, GlobalStatistics& global);
+// Folds the summaries of all ranks, gathered end to end, `stride` bytes each, in rank order: the
+// same bytes give the same bits on every rank.
+void fold_ranks(const void* gathered, std::size_t stride, std::size_t world_size,
+                GlobalStatistics& global);
 
 // The rest of `global` from its `fold` and the headers.
 void finish(const RankHeaders& headers, GlobalStatistics& global);

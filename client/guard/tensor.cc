@@ -26,12 +26,33 @@ std::vector<TensorShard> flat_shards(std::span<const FlatTensor> tensors, std::u
     const std::uint64_t to = std::min(end, tensor_end);
     if (from < to) {
       auto* first = static_cast<char*>(data) + (from - begin) * dtype_bytes(dtype);
-      shards.push_back(
-          {tensor.name, tensor.group, first, to - from, dtype, tensor.count, from - tensor_begin});
+      shards.push_back({.name = tensor.name,
+                        .group = tensor.group,
+                        .data = first,
+                        .count = to - from,
+                        .dtype = dtype,
+                        .total_count = tensor.count,
+                        .offset = from - tensor_begin});
     }
     tensor_begin = tensor_end;
   }
   return shards;
+}
+
+TensorShard box_shard(std::string name, std::string group, std::vector<std::uint64_t> shape,
+                      std::vector<std::uint64_t> start, std::vector<std::uint64_t> extent,
+                      void* data, DType dtype) {
+  TensorShard shard;
+  shard.name = std::move(name);
+  shard.group = std::move(group);
+  shard.data = data;
+  shard.count = 1;
+  for (const std::uint64_t size : extent) shard.count *= size;
+  shard.dtype = dtype;
+  shard.shape = std::move(shape);
+  shard.start = std::move(start);
+  shard.extent = std::move(extent);
+  return shard;
 }
 
 }  // namespace gradwarden

@@ -44,7 +44,7 @@ __device__ inline Summaries check_summaries(const DecideArguments& a) {
   unsigned found = 0;
   std::uint64_t last = a.own->sequence;
   for (std::uint32_t rank = threadIdx.x; rank < a.world_size; rank += kBlockThreads) {
-    const std::uint64_t sequence = header_of(a.gathered, rank, a.group_count)->sequence;
+    const std::uint64_t sequence = header_of(a.gathered, rank, summary_bytes(a.group_count))->sequence;
     if (sequence != a.own->sequence) ++found;
     last = sequence > last ? sequence : last;
   }
@@ -69,7 +69,7 @@ __device__ inline GlobalSums fold_all(const DecideArguments& a, const Summaries&
   for (std::uint32_t start = 0; start < a.group_count; start += kBlockThreads) {
     const std::uint32_t group = start + threadIdx.x;
     if (group < a.group_count) {
-      const GroupSummary whole = fold_group(from.gathered, from.world_size, a.group_count, group);
+      const GroupSummary whole = fold_group(from.gathered, from.world_size, summary_bytes(a.group_count), group);
       a.groups[group] = whole;
       tile[threadIdx.x] = {whole.power_sum, whole.max_abs, whole.nan_count, whole.inf_count,
                            whole.zero_count};
@@ -130,7 +130,7 @@ struct WholeVerdict {
 __device__ inline WholeVerdict judge_step(const DecideArguments& a, const Summaries& from,
                                           const GlobalSums& all) {
   StepResult& result = *a.result;
-  const double loss_scale = header_of(from.gathered, 0, a.group_count)->loss_scale;
+  const double loss_scale = header_of(from.gathered, 0, summary_bytes(a.group_count))->loss_scale;
   const bool scaled = loss_scale > 0;
   const double unscale = scaled ? 1.0 / loss_scale : 1.0;
   // What is known already goes out first: fewer registers to keep across a call of pow.

@@ -8,8 +8,9 @@
 namespace gradwarden::kernels {
 
 struct GroupPolicy {
-  double max_norm = 0;     // clip the group by its own norm; 0: off
-  double value_limit = 0;  // clamp its unscaled elements to +-this after clipping; 0: off
+  double max_norm = 0;       // clip the group by its own norm; 0: off
+  double value_limit = 0;    // clamp its unscaled elements to +-this after clipping; 0: off
+  double adaptive_clip = 0;  // adaptive clipping of each of its tensors; 0: off
 };
 
 // By what the group's elements are multiplied, given the whole's coefficient: the smaller of the
@@ -18,6 +19,16 @@ GRADWARDEN_HD inline double group_coefficient(const GroupPolicy& policy, double 
                                               double whole) {
   const double own = clip_coefficient(group_norm, policy.max_norm);
   return own < whole ? own : whole;
+}
+
+// Adaptive gradient clipping (Brock et al. 2021, arXiv 2102.06171) of one tensor: its gradient's
+// norm is kept within `ratio` times its parameter's norm, of which a smaller one than `least`
+// counts as `least`, so that a tensor that starts at zero can grow. ratio <= 0: do not clip.
+GRADWARDEN_HD inline double adaptive_coefficient(double ratio, double least, double gradient_norm,
+                                                 double parameter_norm) {
+  if (!(ratio > 0)) return 1.0;
+  const double limit = ratio * (parameter_norm > least ? parameter_norm : least);
+  return gradient_norm > limit ? limit / gradient_norm : 1.0;
 }
 
 }  // namespace gradwarden::kernels

@@ -174,7 +174,7 @@ struct Gathered {
     for (std::uint32_t r = 0; r < ranks; ++r) new (header(r)) RankHeader();
   }
   RankHeader* header(std::uint32_t rank) {
-    return const_cast<RankHeader*>(header_of(words.data(), rank, groups));
+    return const_cast<RankHeader*>(header_of(words.data(), rank, summary_bytes(groups)));
   }
   std::uint32_t groups;
   std::vector<std::uint64_t> words;

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "kernels/numerics/statistics.h"
+#include "kernels/numerics/summary.h"
 
 namespace gradwarden::kernels {
 namespace {
@@ -18,6 +19,15 @@ TEST(Fold, AddsSumsAndCountsAndKeepsTheLargestMagnitude) {
   EXPECT_EQ(whole.inf_count, 22u);
   EXPECT_EQ(whole.zero_count, 33u);
   EXPECT_EQ(whole.first_non_finite, 5u);
+}
+
+TEST(Fold, OneElementOnAnyNumberOfReplicasCountsOnceAndIsNeverRoundedAway) {
+  for (unsigned replicas = 1; replicas <= 4096; ++replicas) {
+    double weighted = 0;
+    for (unsigned rank = 0; rank < replicas; ++rank) weighted += 1.0 / replicas;
+    ASSERT_EQ(count_up(weighted), 1u) << replicas;
+    ASSERT_EQ(count_up(1.0 / replicas), 1u) << "on one replica of " << replicas;
+  }
 }
 
 TEST(Fold, CountsTheFirstNonFiniteIndexFromTheStartOfTheWhole) {

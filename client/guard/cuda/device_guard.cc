@@ -146,7 +146,7 @@ void DeviceGuard::Impl::bind(std::span<const TensorShard> shard_list,
   if (problem.empty()) problem = guard::check_device_pointers(local_list, "local");
   const std::string settings = guard::settings_text(options.guard) + ", action " +
                                std::to_string(static_cast<unsigned>(options.action));
-  binding = guard::make_binding(shard_list, local_list, settings, ranks, problem);
+  binding = guard::make_binding({shard_list, local_list, {}, {}}, settings, ranks, problem);
   problem = attempt([&] {
     // What runs still uses what is replaced here, and its records are to be handed on.
     if (last_stream) wait_for(*last_stream);

@@ -113,11 +113,13 @@ struct StepInput {
 struct StepOutcome {
   Decision decision = Decision::kApply;
   Reason reason = Reason::kWithinLimits;
-  double grad_norm = 0;  // unscaled, pre-clip, global; NaN if non-finite
+  // Unscaled, pre-clip, global; NaN if non-finite. With kCollectiveFailed this rank's alone.
+  double grad_norm = 0;
   double clip_coefficient =
       1;  // what the gradients were (in shadow mode: would have been) multiplied by
-  double learning_rate_factor = 1;   // below 1 only under Decision::kReduce
-  std::uint32_t clipped_groups = 0;  // that a GroupRule shrank more than that
+  double learning_rate_factor = 1;    // below 1 only under Decision::kReduce
+  std::uint32_t clipped_groups = 0;   // that a GroupRule shrank more than that
+  std::uint32_t clipped_tensors = 0;  // that adaptive clipping shrank more than that
   bool shadow = false;
   bool stop_requested = false;  // the bound on skips is used up and Fallback::kRequestStop is set
 
@@ -172,6 +174,10 @@ class GRADWARDEN_API Guard {
   // they are damaged, of a newer version, or of a guard with other windows.
   std::vector<std::byte> save_state() const;
   void restore_state(std::span<const std::byte> state);
+
+  // What the flight recorder holds now, up to 64 steps; empty where it is off. A reporter fetches
+  // it by itself when an event happens.
+  FlightRecording flight_recording() const;
 
  private:
   struct Impl;
