@@ -83,6 +83,12 @@ export GRADWARDEN_PROMTOOL=$(command -v promtool)
 if command -v nvcc >/dev/null && ! deploy/fetch_nccl.sh build/tools/nccl >/dev/null; then
   echo "no nccl.h: the tests of the GPU path's host code are left out"
 fi
+# The guard is compared with torch, which is large: not in --quick. Without it those tests are counted as skipped.
+torch_note=
+if ! $quick && ! deploy/fetch_torch.sh build/tools/torch >/dev/null; then
+  torch_note="NOT COMPARED WITH TORCH: it could not be fetched, so the tests TorchAgreement.* were skipped"
+  echo "$torch_note"
+fi
 export CTEST_OUTPUT_ON_FAILURE=1
 # Where ccache is used, a second clone finds what the first compiled.
 export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=true
@@ -137,5 +143,6 @@ else
 fi
 
 report "done"
+[[ -z $torch_note ]] || echo "$torch_note"
 finish
 exit $((failed > 0))
