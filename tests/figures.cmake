@@ -14,3 +14,6 @@ if(NOT GRADWARDEN_SANITIZE)
     set_tests_properties(TorchAgreement.${test} PROPERTIES TIMEOUT 300 SKIP_RETURN_CODE 77 LABELS property)
   endforeach()
 endif()
+
+gradwarden_test(guard_decisions_test SOURCES property/guard_decisions_test.cc
+  LIBS gradwarden_client_guard gradwarden_client_collective LABELS property)
