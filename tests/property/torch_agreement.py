@@ -239,6 +239,8 @@ def compare_norms(guard, tally, name, gradients, norm_type, max_norm, what):
     # torch's norm has the gradients' dtype and may leave it, though the true norm is finite.
     if not math.isfinite(torch_norm):
         tally.overflowed += 1
+        if any(gradient.any() for gradient in by_torch):
+            worst.failures.append(f"{what}: torch's norm overflowed and its gradients are not zero, as the table says")
         return
     norm_room, gradient_room = torch_tolerance(coarse, 4), torch_tolerance(coarse, 5)
     worst.see(KINDS[1], relative(torch_norm, exact_norm), norm_room, what)
