@@ -114,7 +114,7 @@ check "clang-tidy finds nothing" lint_is_clean
 # long again to compile.
 emulated=()
 if [[ -f build/tools/nccl/include/nccl.h ]]; then emulated=(device_guard_test emulated_kernel_test); fi
-parts=(numerics_test kernel_test client_guard_test client_reporter_test c_api_test validate_test
+parts=(numerics_test kernel_test client_guard_test guard_decisions_test client_reporter_test c_api_test validate_test
   daemon_concurrency_test daemon_detect_test daemon_store_test daemon_ingest_parts_test daemon_metrics_test
   daemon_config_test ${emulated:+emulated_runtime_test})
 not_built='NOT_BUILT|^Project|^CExample'
