@@ -27,7 +27,7 @@ packages=(
 # The project's CMake asks for these when tests and benchmarks are on, which is the default.
 packages+=(libgtest-dev libgmock-dev libbenchmark-dev)
 if [[ "${1:-}" == --tests ]]; then
-  packages+=(clang-14 clang-tidy-14 clang-format-14 libclang-rt-14-dev ccache git)
+  packages+=(clang-14 clang-tidy-14 clang-format-14 libclang-rt-14-dev ccache git python3-venv)
 fi
 
 missing=()

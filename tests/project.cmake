@@ -12,3 +12,5 @@ add_test(NAME Project.ReadmeShowsTheLinesOfTheExampleTrainer
   COMMAND ${PROJECT_SOURCE_DIR}/tests/e2e/readme_lines.sh ${PROJECT_SOURCE_DIR})
 add_test(NAME Project.MetricNamesInReadmeAreThoseOfTheCode
   COMMAND ${PROJECT_SOURCE_DIR}/tests/e2e/metric_names.sh ${PROJECT_SOURCE_DIR})
+add_test(NAME Project.FeatureTableNamesTestsThatExist
+  COMMAND ${PROJECT_SOURCE_DIR}/tests/e2e/feature_table.sh ${PROJECT_SOURCE_DIR})

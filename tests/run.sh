@@ -83,6 +83,12 @@ export GRADWARDEN_PROMTOOL=$(command -v promtool)
 if command -v nvcc >/dev/null && ! deploy/fetch_nccl.sh build/tools/nccl >/dev/null; then
   echo "no nccl.h: the tests of the GPU path's host code are left out"
 fi
+# The guard is compared with torch, which is large: not in --quick. Without it those tests are counted as skipped.
+torch_note=
+if ! $quick && ! deploy/fetch_torch.sh build/tools/torch >/dev/null; then
+  torch_note="NOT COMPARED WITH TORCH: it could not be fetched, so the tests TorchAgreement.* were skipped"
+  echo "$torch_note"
+fi
 export CTEST_OUTPUT_ON_FAILURE=1
 # Where ccache is used, a second clone finds what the first compiled.
 export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=true
@@ -108,7 +114,7 @@ check "clang-tidy finds nothing" lint_is_clean
 # long again to compile.
 emulated=()
 if [[ -f build/tools/nccl/include/nccl.h ]]; then emulated=(device_guard_test emulated_kernel_test); fi
-parts=(numerics_test kernel_test client_guard_test client_reporter_test c_api_test validate_test
+parts=(numerics_test kernel_test client_guard_test guard_decisions_test client_reporter_test c_api_test validate_test
   daemon_concurrency_test daemon_detect_test daemon_store_test daemon_ingest_parts_test daemon_metrics_test
   daemon_config_test ${emulated:+emulated_runtime_test})
 not_built='NOT_BUILT|^Project|^CExample'
@@ -137,5 +143,6 @@ else
 fi
 
 report "done"
+[[ -z $torch_note ]] || echo "$torch_note"
 finish
 exit $((failed > 0))

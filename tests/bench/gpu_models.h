@@ -1,4 +1,4 @@
-// The tensors of models that the GPU benchmark steps over: element counts in module order.
+// The tensors of models that benchmarks step over: element counts in module order.
 #ifndef GRADWARDEN_TESTS_BENCH_GPU_MODELS_H_
 #define GRADWARDEN_TESTS_BENCH_GPU_MODELS_H_
 

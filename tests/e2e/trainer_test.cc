@@ -101,6 +101,35 @@ TEST(Trainer, ANanThatIsOnlyObservedRuinsTheRunAndIsReportedAsApplied) {
   EXPECT_EQ(events[0].severity(), v1::SEVERITY_CRITICAL);
 }
 
+// A batch of random characters and a jump of the learning rate: several steps spike.
+std::vector<std::string> with_spikes(std::vector<std::string> more) {
+  more.insert(more.end(),
+              {"--verify-skips", "--steps", "200", "--corrupt-batch-at", "90", "--lr-jump-at",
+               "120", "--lr-jump-steps", "2", "--skip-above-rolling-mean", "1.5"});
+  return more;
+}
+
+TEST(Trainer, ASkippedStepChangesNoBitOfParametersMomentsAndGradients) {
+  const TrainerResult result = train(with_spikes({"--nan-at", "60", "--nan-rank", "2"}));
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output, ::testing::HasSubstr("skip (non_finite)"));
+  EXPECT_THAT(result.output, ::testing::HasSubstr("skip (rolling_mean)"));
+  const nlohmann::json& verified = result.summary["verified_skips"];
+  EXPECT_GT(verified["skipped"], 2) << result.output;
+  EXPECT_EQ(verified["skipped"], result.summary["skipped_steps"]);
+  EXPECT_EQ(verified["changed_state"], 0) << result.output;
+  EXPECT_EQ(verified["changed_gradients"], 0) << result.output;
+}
+
+TEST(Trainer, TheCheckOfSkippedStepsSeesThoseThatWereTakenAfterAll) {
+  const TrainerResult result = train(with_spikes({"--observe-only"}));
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  const nlohmann::json& verified = result.summary["verified_skips"];
+  EXPECT_GT(verified["skipped"], 0) << result.output;
+  EXPECT_EQ(verified["changed_state"], verified["skipped"]) << result.output;
+  EXPECT_EQ(verified["changed_gradients"], 0) << "the guard only observes\n" << result.output;
+}
+
 TEST(Trainer, ADaemonKilledInMidRunLosesNothingOnceItIsBack) {
   const TemporaryFolder folder;
   auto daemon = std::make_unique<DaemonProcess>(DaemonProcess::Options{.data_dir = folder.path()});

@@ -26,6 +26,10 @@ class Adam {
     }
   }
 
+  std::span<const float> first_moments() const { return first_; }
+  std::span<const float> second_moments() const { return second_; }
+  std::uint64_t steps() const { return steps_; }
+
  private:
   static constexpr float kBeta1 = 0.9F;
   static constexpr float kBeta2 = 0.99F;

@@ -14,6 +14,7 @@
 #include "client/examples/char_lstm/adam.h"
 #include "client/examples/char_lstm/model.h"
 #include "client/examples/char_lstm/options.h"
+#include "client/examples/char_lstm/skip_check.h"
 #include "client/examples/char_lstm/text.h"
 #include "gradwarden/error.h"
 #include "gradwarden/guard.h"
@@ -73,6 +74,7 @@ struct Tally {
   std::uint64_t clipped = 0;
   std::uint64_t skipped = 0;
   std::uint64_t streak = 0;  // consecutive skips up to now
+  std::optional<SkipCounts> verified;
   double last_loss = 0;
   double seconds = 0;
 };
@@ -126,6 +128,8 @@ Tally train(const Options& o, const Text& text, Model& model, std::vector<float>
   // README:end
 
   Tally tally;
+  std::optional<SkipCheck> check;
+  if (o.verify_skips) check.emplace(parameters, adam, shard);
   const auto start = std::chrono::steady_clock::now();
   for (std::uint64_t step = 1; step <= o.steps; ++step) {
     Batch batch = text.batch(step - 1, rank, world_size, o.batch, o.length);
@@ -141,6 +145,7 @@ Tally train(const Options& o, const Text& text, Model& model, std::vector<float>
     const double rate = learning_rate_at(step, o);
     const std::string id = "chunk-" + std::to_string(batch.chunk);
     const std::string_view ids[] = {id};
+    if (check) check->before_step();
     // README:begin
     const gradwarden::StepOutcome outcome =
         guard.step({.step = step, .loss = loss, .learning_rate = rate, .batch_ids = ids});
@@ -154,12 +159,14 @@ Tally train(const Options& o, const Text& text, Model& model, std::vector<float>
 
     tally.clipped += outcome.decision == gradwarden::Decision::kClip ? 1 : 0;
     const bool skipped = outcome.decision == gradwarden::Decision::kSkip;
+    if (check) check->after_step(skipped);
     tally.skipped += skipped ? 1 : 0;
     tally.streak = skipped ? tally.streak + 1 : 0;
     tally.last_loss = loss;
     if (rank == 0) show(step, o, loss, rate, outcome, tally.streak);
   }
   tally.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (check) tally.verified = check->counts_of_all_ranks();
   reporter.close();
   if (!o.daemon.empty() || !o.history.empty()) reported = reporter.statistics();
   return tally;
@@ -175,6 +182,11 @@ nlohmann::json summary(const Options& o, const Tally& tally, double held_out_los
                         {"seconds", tally.seconds},
                         {"held_out_loss", nullptr}};
   if (std::isfinite(held_out_loss)) out["held_out_loss"] = held_out_loss;
+  if (tally.verified) {
+    out["verified_skips"] = {{"skipped", tally.verified->skipped},
+                             {"changed_state", tally.verified->changed_state},
+                             {"changed_gradients", tally.verified->changed_gradients}};
+  }
   if (reported) {
     out["reports"] = {{"submitted", reported->submitted}, {"acknowledged", reported->acknowledged},
                       {"rejected", reported->rejected},   {"dropped", reported->dropped},
@@ -222,6 +234,11 @@ int run(const Options& o, int rank, int world_size) {
               static_cast<unsigned long long>(tally.clipped),
               static_cast<unsigned long long>(tally.skipped),
               o.observe_only ? " (only observed)" : "", tally.seconds);
+  if (tally.verified) {
+    std::printf("skipped steps in which a parameter or moment changed: %llu; a gradient: %llu\n",
+                static_cast<unsigned long long>(tally.verified->changed_state),
+                static_cast<unsigned long long>(tally.verified->changed_gradients));
+  }
   if (!o.json.empty()) write_summary(o.json, summary(o, tally, loss, reported));
   return 0;
 }

@@ -63,6 +63,8 @@ void add_options(CLI::App& app, Options& o) {
       ->check(CLI::PositiveNumber);
   app.add_option("--lr-jump-steps", o.lr_jump_steps, "For so many steps")
       ->check(CLI::Range(1, 1000000));
+  app.add_flag("--verify-skips", o.verify_skips,
+               "Compare parameters, moments and gradients, bit for bit, around each skipped step");
   app.add_option("--json", o.json, "Write a summary as JSON to this file");
   app.add_option("--progress-every", o.progress_every, "Steps between progress lines")
       ->check(CLI::Range(1, 1000000));

@@ -36,6 +36,7 @@ struct Options {
   std::optional<std::uint64_t> lr_jump_at;
   double lr_jump_factor = 30;
   std::uint64_t lr_jump_steps = 1;
+  bool verify_skips = false;
   // Output.
   std::string json;  // summary file
   std::uint64_t progress_every = 20;
