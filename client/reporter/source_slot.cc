@@ -46,6 +46,9 @@ bool SourceSlot::handle_event(std::uint64_t step, bool wanted, FlightRecording& 
     end_at(out, step);
     found = !out.steps.empty();
   } else if (wanted && source_ != nullptr) {
+    out.tensors.clear();
+    out.steps.clear();
+    out.entries.clear();
     found = source_->flight(step, out);
   }
   if (of_the_parted && handled_ == parting_until_) parting_ = {};

@@ -110,6 +110,9 @@ void print_summary(const v1::GetRunResponse& response, bool with_events) {
     line += ", " + std::to_string(run.clipped_steps()) + " clipped, " +
             std::to_string(run.skipped_steps()) + " skipped";
     if (with_events) line += ", " + counted(run.events(), "event");
+    if (run.has_last_checkpoint_step()) {
+      line += ", last checkpoint at step " + std::to_string(run.last_checkpoint_step());
+    }
   }
   line += run.finished() ? ", finished" : ", last report " + ago(run.last_report_unix_ns(), now);
   print(wrapped(line, 0, terminal_width()));

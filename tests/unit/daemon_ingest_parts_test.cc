@@ -68,8 +68,9 @@ class BatchProcessorTest : public ::testing::Test {
     for (const std::uint64_t sequence : sequences) *batch.add_reports() = report(sequence);
     return batch;
   }
-  Outcome process(const v1::ReportBatch& batch, std::uint32_t rank = 0) {
-    return processor_.process(attempt_, rank, batch, batch.SerializeAsString());
+  Outcome process(v1::ReportBatch batch, std::uint32_t rank = 0) {
+    const std::string bytes = batch.SerializeAsString();
+    return processor_.process(attempt_, rank, batch, bytes);
   }
   // Sequences in the segments of an outcome.
   static std::vector<std::uint64_t> stored(const Outcome& outcome) {
