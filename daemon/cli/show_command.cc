@@ -110,12 +110,12 @@ void print_summary(const v1::GetRunResponse& response, bool with_events) {
     line += ", " + std::to_string(run.clipped_steps()) + " clipped, " +
             std::to_string(run.skipped_steps()) + " skipped";
     if (with_events) line += ", " + counted(run.events(), "event");
-    if (run.has_last_checkpoint_step()) {
-      line += ", last checkpoint at step " + std::to_string(run.last_checkpoint_step());
-    }
   }
   line += run.finished() ? ", finished" : ", last report " + ago(run.last_report_unix_ns(), now);
   print(wrapped(line, 0, terminal_width()));
+  if (run.has_last_checkpoint_step()) {
+    print("last checkpoint: step " + std::to_string(run.last_checkpoint_step()) + '\n');
+  }
   if (!response.attempts().empty()) {
     const v1::AttemptSummary& latest = response.attempts(response.attempts_size() - 1);
     print(wrapped("guard: " + guard_line(latest.guard()), 0, terminal_width()));

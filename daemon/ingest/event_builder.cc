@@ -125,9 +125,9 @@ std::string action_of(const detect::Incident& incident) {
   }
   if (incident.kind == detect::kReplicaDesync) {
     return incident.severity == detect::Severity::kCritical
-               ? "stop: the ranks no longer train one model; return to a checkpoint from before "
+               ? "stop: the ranks no longer train one model; go back to a checkpoint no later than "
                  "the "
-                 "last audit without a mismatch, and test the hardware of the ranks named here"
+                 "last audit that found no mismatch, and test the hardware of the ranks named here"
                : "nothing, unless it grows; a wider audit_tolerance silences it";
   }
   if (incident.kind == detect::kRankOutlier) {
