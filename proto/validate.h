@@ -34,6 +34,7 @@ Problem check_batch_size(const v1::ReportBatch& batch);
 Problem check_report(const v1::Report& report, const AttemptShape& shape);
 Problem check_heartbeat(const v1::Heartbeat& heartbeat);
 Problem check_goodbye(const v1::Goodbye& goodbye);
+Problem check_get_flight(const v1::GetFlightRequest& request);
 Problem check_stream_history(const v1::StreamHistoryRequest& request);
 
 }  // namespace gradwarden

@@ -1,7 +1,7 @@
 # The command line alone and against a real daemon; the example trainer with real ranks.
 gradwarden_test(cli_test
   SOURCES unit/cli_csv_test.cc unit/cli_event_text_test.cc unit/cli_history_source_test.cc unit/cli_json_test.cc
-          unit/cli_plot_test.cc unit/cli_text_test.cc
+          unit/cli_plot_test.cc unit/cli_step_text_test.cc unit/cli_text_test.cc
   LIBS gradwarden_cli)
 
 gradwarden_test(cli_e2e_test SOURCES e2e/cli_test.cc e2e/cli_watch_test.cc
@@ -9,6 +9,15 @@ gradwarden_test(cli_e2e_test SOURCES e2e/cli_test.cc e2e/cli_watch_test.cc
 gradwarden_use_rpc_pch(cli_e2e_test)
 target_compile_definitions(cli_e2e_test PRIVATE GRADWARDEN_TEST_COMMAND="$<TARGET_FILE:gradwarden_command>")
 add_dependencies(cli_e2e_test gradwarden_command)
+
+# The reporter, with hand-made records, against a real daemon and read with the command line.
+gradwarden_test(reporter_e2e_test SOURCES e2e/reporter_daemon_test.cc
+  LIBS gradwarden_daemon_process gradwarden_client_reporter gradwarden_client_collective gradwarden_client_guard
+       gradwarden_rpc
+  LABELS e2e)
+gradwarden_use_rpc_pch(reporter_e2e_test)
+target_compile_definitions(reporter_e2e_test PRIVATE GRADWARDEN_TEST_COMMAND="$<TARGET_FILE:gradwarden_command>")
+add_dependencies(reporter_e2e_test gradwarden_command)
 
 if(TARGET char_lstm)
   add_executable(trainer_e2e_test e2e/trainer_bad_input_test.cc e2e/trainer_process.cc e2e/trainer_test.cc)

@@ -8,8 +8,9 @@ find_package(CLI11 REQUIRED CONFIG)
 find_package(nlohmann_json REQUIRED CONFIG)
 
 gradwarden_test(validate_test SOURCES unit/validate_test.cc LIBS gradwarden_contract)
-gradwarden_test(daemon_detect_test SOURCES unit/daemon_detect_test.cc LIBS gradwarden_daemon_detect)
-gradwarden_test(daemon_store_test SOURCES unit/daemon_store_test.cc
+gradwarden_test(daemon_detect_test
+  SOURCES unit/daemon_detect_ranks_test.cc unit/daemon_detect_test.cc LIBS gradwarden_daemon_detect)
+gradwarden_test(daemon_store_test SOURCES unit/daemon_store_records_test.cc unit/daemon_store_test.cc
   LIBS gradwarden_daemon_store PkgConfig::SQLITE)
 gradwarden_test(daemon_ingest_parts_test SOURCES unit/daemon_ingest_parts_test.cc
   LIBS gradwarden_daemon_ingest)

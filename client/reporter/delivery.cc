@@ -70,7 +70,10 @@ void Delivery::set_progress(std::uint64_t step, v1::Phase phase) {
   phase_ = phase;
 }
 
-void Delivery::finish() { finishing_ = true; }
+void Delivery::finish(const std::vector<std::uint64_t>& checkpoint_steps) {
+  finishing_ = true;
+  last_checkpoints_ = checkpoint_steps;
+}
 
 Delivery::Clock::time_point Delivery::advance(Clock::time_point now) {
   if (done()) return now + options_.heartbeat_interval;
@@ -211,6 +214,8 @@ bool Delivery::write_goodbye() {
   v1::IngestRequest request;
   request.mutable_goodbye()->set_last_step(step_);
   request.mutable_goodbye()->set_dropped_reports(counters_.dropped);
+  request.mutable_goodbye()->mutable_checkpoint_steps()->Add(last_checkpoints_.begin(),
+                                                             last_checkpoints_.end());
   stream_->write(std::move(request));
   return true;
 }

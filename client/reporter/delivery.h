@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "client/reporter/backlog.h"
 #include "client/reporter/backoff.h"
@@ -46,8 +47,9 @@ class Delivery {
   void add(v1::Report report);
   // What the next heartbeat says.
   void set_progress(std::uint64_t step, v1::Phase phase);
-  // Nothing more will be added: say goodbye once everything is settled.
-  void finish();
+  // Nothing more will be added: say goodbye once everything is settled, and name the checkpoints
+  // that no report carries.
+  void finish(const std::vector<std::uint64_t>& checkpoint_steps = {});
 
   // Returns the time by which it wants to be called again at the latest.
   Clock::time_point advance(Clock::time_point now);
@@ -84,6 +86,7 @@ class Delivery {
   DeliveryCounters counters_;
   State state_ = State::kWaiting;
   bool finishing_ = false;
+  std::vector<std::uint64_t> last_checkpoints_;  // for the goodbye
   // What was said once is not said again; of the connection, until it stands again.
   bool said_unreachable_ = false;
   bool said_rejected_ = false;

@@ -1,7 +1,5 @@
 #include "gradwarden/reporter.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
@@ -11,9 +9,13 @@
 
 #include "client/reporter/attempt.h"
 #include "client/reporter/byte_ring.h"
+#include "client/reporter/checkpoint_list.h"
 #include "client/reporter/delivery.h"
+#include "client/reporter/flight_log.h"
 #include "client/reporter/fork_guard.h"
 #include "client/reporter/record_codec.h"
+#include "client/reporter/settings.h"
+#include "client/reporter/source_slot.h"
 #include "gradwarden/error.h"
 #include "proto/history_file.h"
 #include "proto/limits.h"
@@ -28,56 +30,6 @@ void print_trouble(const std::string& message) {
   std::fprintf(stderr, "gradwarden: %s\n", message.c_str());
 }
 
-void require(bool good, const std::string& message) {
-  if (!good) throw Error("reporter options: " + message);
-}
-
-void check(const ReporterOptions& o) {
-  require(!o.run.empty() && o.run.size() <= limits::kMaxRunNameBytes,
-          "run is \"" + o.run + "\"; allowed: 1 to " + std::to_string(limits::kMaxRunNameBytes) +
-              " bytes");
-  require(o.ring_bytes >= 4096,
-          "ring_bytes is " + std::to_string(o.ring_bytes) + "; allowed: 4096 or more");
-  require(o.batch_reports >= 1 && o.batch_reports <= limits::kMaxReportsPerBatch,
-          "batch_reports is " + std::to_string(o.batch_reports) + "; allowed: 1 to " +
-              std::to_string(limits::kMaxReportsPerBatch));
-  require(o.poll_interval.count() >= 1, "poll_interval is below 1 ms");
-  require(o.heartbeat_interval.count() >= 100, "heartbeat_interval is below 100 ms");
-}
-
-std::string host_name() {
-  char name[limits::kMaxHostNameBytes] = {};
-  if (gethostname(name, sizeof name - 1) != 0) return "unknown";
-  return name;
-}
-
-std::uint64_t unix_ns() {
-  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
-                                        std::chrono::system_clock::now().time_since_epoch())
-                                        .count());
-}
-
-v1::Hello make_hello(const std::string& run, const std::string& attempt, const RunShape& shape) {
-  v1::Hello hello;
-  hello.set_run(run);
-  hello.set_attempt(attempt);
-  hello.set_rank(shape.rank);
-  hello.set_world_size(shape.world_size);
-  for (const std::string& group : shape.groups) hello.add_groups(group);
-  hello.set_started_unix_ns(unix_ns());
-  hello.set_host(host_name());
-  hello.set_client_version(GRADWARDEN_VERSION);
-  v1::GuardSettings& guard = *hello.mutable_guard();
-  guard.set_max_norm(shape.max_norm);
-  guard.set_skip_non_finite(shape.skip_non_finite);
-  guard.set_skip_above_rolling_mean(shape.skip_above_rolling_mean);
-  guard.set_window(shape.window);
-  guard.set_warmup(shape.warmup);
-  guard.set_max_consecutive_skips(shape.max_consecutive_skips);
-  guard.set_shadow(shape.shadow);
-  return hello;
-}
-
 }  // namespace
 
 struct Reporter::Impl {
@@ -88,14 +40,20 @@ struct Reporter::Impl {
         ring(o.ring_bytes),
         generation(reporter::fork_generation()) {}
 
-  // With neither a daemon nor a history file there is nothing to do.
-  bool on() const noexcept { return !options.daemon.empty() || !options.history_path.empty(); }
+  // With neither a daemon nor files to write there is nothing to do.
+  bool on() const noexcept {
+    return !options.daemon.empty() || !options.history_path.empty() ||
+           !options.flight_directory.empty();
+  }
   bool forked() const noexcept { return generation != reporter::fork_generation(); }
   void start();
   void run();
   void drain();
-  void drain_source();
+  void add_flight(v1::Report& report);
+  void add_checkpoints(v1::Report& report);
+  void say_goodbye();
   void keep_locally(const v1::Report& report);
+  void append_locally(const v1::IngestRequest& request);
   void publish();
   void carry_over();
 
@@ -114,14 +72,17 @@ struct Reporter::Impl {
 
   // The thread's own.
   std::optional<reporter::Delivery> delivery;
+  std::optional<reporter::FlightLog> flights;
+  FlightRecording recording;                    // reused
+  std::vector<std::uint64_t> last_checkpoints;  // for the goodbye
   HistoryFileWriter history;
   std::uint64_t counted_ring_drops = 0;
   std::uint64_t drained = 0;
   std::thread thread;
   Reporter* self = nullptr;
 
-  std::mutex source_mutex;  // never taken by the trainer's step
-  StepSource* source = nullptr;
+  reporter::SourceSlot source;
+  reporter::CheckpointList checkpoints;
 
   mutable std::mutex published_mutex;  // never taken by the trainer's step
   ReporterStatistics published;
@@ -129,7 +90,7 @@ struct Reporter::Impl {
 };
 
 void Reporter::Impl::start() {
-  const v1::Hello hello = make_hello(options.run, attempt, shape);
+  const v1::Hello hello = reporter::make_hello(options.run, attempt, shape);
   if (const auto problem = check_hello(hello)) throw Error("reporter: " + *problem);
   if (!options.history_path.empty() && shape.rank == 0) {
     std::string error;
@@ -142,6 +103,9 @@ void Reporter::Impl::start() {
   if (!options.daemon.empty()) {
     delivery.emplace(options, hello, signal, std::random_device{}(), print_trouble);
   }
+  flights.emplace(options.flight_directory, hello, print_trouble);
+  source.reset();
+  last_checkpoints.clear();
   closing = false;
   accepting = true;
   thread = std::thread([this] { run(); });
@@ -151,12 +115,12 @@ void Reporter::Impl::run() {
   std::optional<Clock::time_point> deadline;
   for (;;) {
     if (closing && !deadline) deadline = Clock::now() + options.close_timeout;
-    drain_source();
+    source.drain(*self);
     drain();
+    if (deadline) say_goodbye();
     const Clock::time_point now = Clock::now();
     Clock::time_point next = now + options.poll_interval;
     if (delivery) {
-      if (deadline) delivery->finish();
       next = std::min(next, delivery->advance(now));
     }
     publish();
@@ -164,7 +128,21 @@ void Reporter::Impl::run() {
     signal->wait_until(next);
   }
   if (delivery) delivery->abandon();
+  if (history.is_open() && !last_checkpoints.empty()) {
+    v1::IngestRequest request;
+    request.mutable_goodbye()->set_last_step(step.load(std::memory_order_relaxed));
+    request.mutable_goodbye()->mutable_checkpoint_steps()->Add(last_checkpoints.begin(),
+                                                               last_checkpoints.end());
+    append_locally(request);
+  }
   publish();
+}
+
+// Checkpoints that no report carries go with the goodbye.
+void Reporter::Impl::say_goodbye() {
+  const std::size_t room = limits::kMaxCheckpointsPerReport - last_checkpoints.size();
+  for (const std::uint64_t one : checkpoints.take(room)) last_checkpoints.push_back(one);
+  if (delivery) delivery->finish(last_checkpoints);
 }
 
 void Reporter::Impl::drain() {
@@ -172,8 +150,11 @@ void Reporter::Impl::drain() {
   while (const unsigned char* bytes = ring.front(size)) {
     v1::Report report;
     reporter::decode(bytes, shape, report);
+    const bool event = reporter::is_event(bytes);
     ring.pop();
     ++drained;
+    if (event) add_flight(report);
+    add_checkpoints(report);
     if (history.is_open()) keep_locally(report);
     if (delivery) delivery->add(std::move(report));
   }
@@ -185,10 +166,16 @@ void Reporter::Impl::drain() {
   counted_ring_drops = drops;
 }
 
-// Its records go through the ring like any other, and are taken out of it right after.
-void Reporter::Impl::drain_source() {
-  const std::lock_guard lock(source_mutex);
-  if (source != nullptr) source->drain(*self);
+void Reporter::Impl::add_flight(v1::Report& report) {
+  const bool found = source.handle_event(report.step(), flights->wanted(report.step()), recording);
+  if (found) flights->add(recording, shape, report);
+}
+
+void Reporter::Impl::add_checkpoints(v1::Report& report) {
+  if (shape.rank != 0) return;
+  for (const std::uint64_t one : checkpoints.take(limits::kMaxCheckpointsPerReport)) {
+    report.add_checkpoint_steps(one);
+  }
 }
 
 void Reporter::Impl::keep_locally(const v1::Report& report) {
@@ -196,6 +183,10 @@ void Reporter::Impl::keep_locally(const v1::Report& report) {
   v1::Report& kept = *request.mutable_batch()->add_reports();
   kept = report;
   kept.set_sequence(drained);
+  append_locally(request);
+}
+
+void Reporter::Impl::append_locally(const v1::IngestRequest& request) {
   std::string error;
   if (history.append(request, &error)) return;
   print_trouble("the local history is not written any more: " + error);
@@ -226,7 +217,7 @@ void Reporter::Impl::carry_over() {
 }
 
 Reporter::Reporter(const ReporterOptions& options, Collective& ranks) {
-  check(options);
+  reporter::check(options);
   impl_ = std::make_unique<Impl>(options, ranks);
   impl_->self = this;
 }
@@ -260,7 +251,8 @@ void Reporter::submit(const StepRecord& record) noexcept {
   Impl& impl = *impl_;
   if (impl.forked() || !impl.on()) return;
   impl.step.store(record.step, std::memory_order_relaxed);
-  if (impl.shape.rank != 0 && record.non_finite.empty()) return;
+  const bool event = reporter::is_event(record);
+  if (impl.shape.rank != 0 && record.non_finite.empty() && !event) return;
   impl.submitted.fetch_add(1, std::memory_order_relaxed);
   const std::size_t size = reporter::encoded_size(record);
   unsigned char* bytes =
@@ -269,34 +261,35 @@ void Reporter::submit(const StepRecord& record) noexcept {
     impl.ring_dropped.fetch_add(1, std::memory_order_relaxed);
     return;
   }
-  const std::uint64_t time = record.time_unix_ns != 0 ? record.time_unix_ns : unix_ns();
+  const std::uint64_t time = record.time_unix_ns != 0 ? record.time_unix_ns : reporter::unix_ns();
   reporter::encode(record, time, bytes);
   impl.ring.commit();
+  if (event) impl.source.note_event();
 }
 
 bool Reporter::attach(StepSource& source) {
   Impl& impl = *impl_;
   if (impl.forked() || !impl.thread.joinable()) return false;
-  const std::lock_guard lock(impl.source_mutex);
-  if (impl.source != nullptr && impl.source != &source) {
-    throw Error(
-        "reporter: another guard reports through it; give each guard a reporter of its own");
-  }
-  impl.source = &source;
+  impl.source.attach(source);
   return true;
 }
 
 void Reporter::detach(StepSource& source) {
   Impl& impl = *impl_;
   if (impl.forked()) return;
-  const std::lock_guard lock(impl.source_mutex);
-  if (impl.source == &source) impl.source = nullptr;
+  impl.source.detach(source, *this);
+}
+
+void Reporter::mark_checkpoint(std::uint64_t step) {
+  Impl& impl = *impl_;
+  if (impl.forked() || !impl.on() || impl.ranks.rank() != 0) return;
+  impl.checkpoints.add(step);
 }
 
 bool Reporter::close() noexcept {
   Impl& impl = *impl_;
   if (impl.forked()) return true;
-  if (impl.thread.joinable()) impl.drain_source();  // what ended until now is still accepted
+  if (impl.thread.joinable()) impl.source.drain(*this);  // what ended until now is still accepted
   impl.accepting = false;
   if (impl.thread.joinable()) {
     impl.closing = true;

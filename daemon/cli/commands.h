@@ -3,6 +3,7 @@
 #define GRADWARDEN_DAEMON_CLI_COMMANDS_H_
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace gradwarden::cli {
@@ -16,6 +17,9 @@ struct ShowOptions {
   bool ascii = false;
   int height = 14;
   std::uint64_t events = 10;  // print the latest of them; JSON has all
+  bool flight = false;        // the flight recording of the last event, or of `step`
+  std::optional<std::uint64_t> step = {};
+  std::optional<std::uint64_t> rank = {};  // whose flight recording
 };
 
 struct WatchOptions {
@@ -37,6 +41,8 @@ struct ExportOptions {
 
 int runs_command(QueryClient& client, bool json);
 int show_command(QueryClient& client, const ShowOptions& options);
+int show_step_command(QueryClient& client, const ShowOptions& options);
+int show_flight_command(QueryClient& client, const ShowOptions& options);
 int watch_command(QueryClient& client, const WatchOptions& options);
 int export_command(QueryClient& client, const ExportOptions& options);
 

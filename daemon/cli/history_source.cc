@@ -26,12 +26,22 @@ void begin_attempt(const v1::Hello& hello, v1::GetRunResponse& contents) {
   run.set_finished(false);
 }
 
+void add_checkpoints(const google::protobuf::RepeatedField<std::uint64_t>& steps,
+                     v1::RunSummary& run, v1::AttemptSummary& attempt) {
+  for (const std::uint64_t step : steps) {
+    attempt.add_checkpoint_steps(step);
+    const bool later = step > run.last_checkpoint_step() || attempt.checkpoint_steps_size() == 1;
+    if (later) run.set_last_checkpoint_step(step);
+  }
+}
+
 void add_report(const v1::Report& report, v1::RunSummary& run, v1::AttemptSummary& attempt) {
   if (attempt.reports() == 0) attempt.set_first_step(report.step());
   attempt.set_reports(attempt.reports() + 1);
   attempt.set_first_step(std::min(attempt.first_step(), report.step()));
   attempt.set_last_step(std::max(attempt.last_step(), report.step()));
   attempt.set_last_report_unix_ns(report.time_unix_ns());
+  add_checkpoints(report.checkpoint_steps(), run, attempt);
   run.set_reports(run.reports() + 1);
   run.set_last_step(report.step());
   run.set_last_report_unix_ns(report.time_unix_ns());
@@ -56,6 +66,7 @@ void note(const v1::IngestRequest& request, v1::GetRunResponse& contents) {
   if (request.has_goodbye()) {
     v1::AttemptSummary& attempt = current_attempt(contents);
     attempt.set_finished(true);
+    add_checkpoints(request.goodbye().checkpoint_steps(), *contents.mutable_summary(), attempt);
     attempt.set_dropped_reports(request.goodbye().dropped_reports());
     contents.mutable_summary()->set_finished(true);
   }
@@ -92,14 +103,17 @@ bool read_history_file(const std::string& path, const std::string& attempt,
   v1::IngestRequest request;
   bool wanted = true;
   bool found = attempt.empty();
+  std::uint32_t rank = 0;
   while (wanted && reader.next(request)) {
     note(request, *contents);
+    if (request.has_hello()) rank = request.hello().rank();
     const std::string& current = contents->summary().latest_attempt();
     if (!attempt.empty() && attempt != current) continue;
     found = true;
     if (request.batch().reports().empty()) continue;
     v1::HistoryChunk chunk;
     chunk.set_attempt(current);
+    chunk.set_rank(rank);
     chunk.mutable_reports()->Swap(request.mutable_batch()->mutable_reports());
     wanted = take(chunk);
   }

@@ -9,6 +9,7 @@
 #include "daemon/cli/commands.h"
 #include "daemon/cli/exit_codes.h"
 #include "daemon/cli/query_client.h"
+#include "proto/limits.h"
 
 namespace gradwarden::cli {
 namespace {
@@ -55,7 +56,8 @@ std::string check_address(const std::string& text) {
   return "is \"" + text + "\"; allowed: host:port, for example " + kDefaultDaemon;
 }
 
-void add_number(CLI::App& command, const char* name, std::uint64_t& value, const char* what) {
+template <typename Number>
+void add_number(CLI::App& command, const char* name, Number& value, const char* what) {
   command.add_option(name, value, what)
       ->check(CLI::Validator(check_whole_number, "NUMBER"))
       ->type_name("");
@@ -90,8 +92,15 @@ CLI::App* add_show(CLI::App& app, Arguments& a) {
       ->check(CLI::Range(3, 100))
       ->capture_default_str();
   command->add_flag("--ascii", a.show.ascii, "Draw with plain characters");
+  add_number(*command, "--step", a.show.step,
+             "This step alone: rules that it broke, audit, signals, checkpoint to return to");
+  command->add_flag("--flight", a.show.flight,
+                    "What the flight recorder held at the last event, or at --step, by tensor");
+  add_number(*command, "--rank", a.show.rank, "Whose flight recording; default: the lowest");
   add_common(*command, a,
              "  gradwarden show llama-7b\n  gradwarden show llama-7b --json\n"
+             "  gradwarden show llama-7b --step 1200\n"
+             "  gradwarden show llama-7b --flight --rank 3\n"
              "  gradwarden show ./run.gwhist");
   return command;
 }
@@ -129,6 +138,11 @@ CLI::App* add_export(CLI::App& app, Arguments& a) {
 std::string contradiction(const Arguments& a) {
   if (const std::string problem = check_address(a.daemon); !problem.empty()) {
     return "--daemon or GRADWARDEN_DAEMON " + problem;
+  }
+  if (a.show.rank && !a.show.flight) return "--rank is of --flight; give that too";
+  if (a.show.rank.value_or(0) >= limits::kMaxWorldSize) {
+    return "--rank is " + std::to_string(*a.show.rank) + "; allowed: 0 to " +
+           std::to_string(limits::kMaxWorldSize - 1);
   }
   if (a.exported.last_step != 0 && a.exported.first_step > a.exported.last_step) {
     return "--first-step is " + std::to_string(a.exported.first_step) +
@@ -179,7 +193,10 @@ int dispatch(int argc, char** argv) {
   a.show.json = a.watch.json = a.json;
   if (a.json || a.format == "jsonl") a.exported.format = ExportFormat::kJsonLines;
   if (runs->parsed()) return runs_command(client, a.json);
-  if (show->parsed()) return show_command(client, a.show);
+  if (show->parsed()) {
+    if (a.show.flight) return show_flight_command(client, a.show);
+    return a.show.step ? show_step_command(client, a.show) : show_command(client, a.show);
+  }
   if (watch->parsed()) return watch_command(client, a.watch);
   return exported->parsed() ? export_command(client, a.exported) : kUsage;
 }

@@ -49,6 +49,11 @@ grpc::Status QueryClient::list_events(const v1::ListEventsRequest& request,
   return stub_->ListEvents(context_with_deadline().get(), request, response);
 }
 
+grpc::Status QueryClient::get_flight(const v1::GetFlightRequest& request,
+                                     v1::GetFlightResponse* response) {
+  return stub_->GetFlight(context_with_deadline().get(), request, response);
+}
+
 grpc::Status QueryClient::all_events(const std::string& run, const std::string& attempt,
                                      std::vector<v1::Event>* events) {
   v1::ListEventsRequest request;

@@ -20,6 +20,7 @@ class QueryClient {
   grpc::Status get_run(const std::string& run, v1::GetRunResponse* response);
   // One answer, of at most request.limit events or what the daemon allows.
   grpc::Status list_events(const v1::ListEventsRequest& request, v1::ListEventsResponse* response);
+  grpc::Status get_flight(const v1::GetFlightRequest& request, v1::GetFlightResponse* response);
   // All events of a run, or of one of its attempts if that is not empty, in order of their ids.
   grpc::Status all_events(const std::string& run, const std::string& attempt,
                           std::vector<v1::Event>* events);

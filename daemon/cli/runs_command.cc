@@ -27,6 +27,7 @@ std::vector<std::string> row_of(const v1::RunSummary& run, std::uint64_t now) {
           run.has_loss() ? number(run.loss()) : "-",
           std::to_string(run.clipped_steps()),
           std::to_string(run.skipped_steps()),
+          run.has_last_checkpoint_step() ? std::to_string(run.last_checkpoint_step()) : "-",
           std::to_string(run.events()),
           ago(run.last_report_unix_ns(), now),
           state_of(run, now)};
@@ -50,11 +51,12 @@ int runs_command(QueryClient& client, bool json) {
   }
   const std::uint64_t now = now_unix_ns();
   std::vector<std::vector<std::string>> rows = {{"RUN", "ATTEMPTS", "STEP", "GRAD NORM", "LOSS",
-                                                 "CLIPPED", "SKIPPED", "EVENTS", "LAST REPORT",
-                                                 "STATE"}};
+                                                 "CLIPPED", "SKIPPED", "CHECKPOINT", "EVENTS",
+                                                 "LAST REPORT", "STATE"}};
   for (const v1::RunSummary& run : response.runs()) rows.push_back(row_of(run, now));
   print(table(std::move(rows), terminal_width(),
-              {"ATTEMPTS", "CLIPPED", "SKIPPED", "LOSS", "LAST REPORT", "GRAD NORM", "STEP"}));
+              {"ATTEMPTS", "CLIPPED", "CHECKPOINT", "SKIPPED", "LOSS", "LAST REPORT", "GRAD NORM",
+               "STEP"}));
   return finish_output(kOk);
 }
 

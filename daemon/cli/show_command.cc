@@ -113,6 +113,9 @@ void print_summary(const v1::GetRunResponse& response, bool with_events) {
   }
   line += run.finished() ? ", finished" : ", last report " + ago(run.last_report_unix_ns(), now);
   print(wrapped(line, 0, terminal_width()));
+  if (run.has_last_checkpoint_step()) {
+    print("last checkpoint: step " + std::to_string(run.last_checkpoint_step()) + '\n');
+  }
   if (!response.attempts().empty()) {
     const v1::AttemptSummary& latest = response.attempts(response.attempts_size() - 1);
     print(wrapped("guard: " + guard_line(latest.guard()), 0, terminal_width()));

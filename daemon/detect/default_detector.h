@@ -1,5 +1,6 @@
-// The rules that every run gets: the rolling-mean rule and non-finite values. Puts the rules
-// together, keeps steps in order and saves the state of all of them as one versioned string.
+// The rules that every run gets: the rolling-mean rule, non-finite values, replicas that differ and
+// ranks that stand out. Puts the rules together, keeps steps in order and saves the state of all of
+// them as one versioned string.
 //
 // Not thread-safe: one worker owns it.
 #ifndef GRADWARDEN_DAEMON_DETECT_DEFAULT_DETECTOR_H_
@@ -14,6 +15,8 @@
 #include "absl/status/status.h"
 #include "daemon/detect/detector.h"
 #include "daemon/detect/non_finite_detector.h"
+#include "daemon/detect/rank_outlier_detector.h"
+#include "daemon/detect/replica_detector.h"
 #include "daemon/detect/spike_detector.h"
 
 namespace gradwarden::detect {
@@ -42,6 +45,8 @@ class DefaultDetector final : public Detector {
   const DetectorOptions options_;
   SpikeDetector spike_;
   NonFiniteDetector non_finite_;
+  ReplicaDetector replicas_;
+  RankOutlierDetector outlier_;
   std::uint64_t next_key_ = 1;
   std::uint64_t last_step_ = 0;
   bool any_step_ = false;

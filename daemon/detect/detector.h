@@ -28,6 +28,17 @@ struct NonFiniteOrigin {
   bool local = false;  // seen before the reduction: the value was born on this rank
 };
 
+// Replicas of the same elements that an audit found to differ. Views into the caller's memory.
+struct ReplicaMismatch {
+  std::string_view tensor;
+  std::string_view group;
+  std::string_view signal;    // "gradient", "parameter", or another list's name
+  std::uint64_t element = 0;  // the first one compared
+  std::uint64_t rank_count = 0;
+  std::span<const std::uint32_t> ranks = {};  // that differ; the first of them
+  bool declared_identical = true;             // false: it may be rounding
+};
+
 // One judged step, from rank 0. Spans and views are valid during the call only.
 struct Step {
   std::uint64_t step = 0;
@@ -40,6 +51,9 @@ struct Step {
   // The only rank whose own gradient was non-finite before the reduction, where that was observed.
   std::optional<std::uint32_t> birth_rank = {};
   std::span<const std::string_view> batch_ids = {};
+  bool audited = false;  // replicas were compared in this step
+  std::span<const ReplicaMismatch> mismatches = {};
+  std::span<const double> local_norms = {};  // by rank, before the reduction; empty: not observed
 };
 
 enum class Change : std::uint8_t { kBegin, kUpdate, kEnd };

@@ -33,6 +33,9 @@ void save_incident(StateWriter& out, const Incident& incident) {
   for (const std::string& id : incident.batch_ids) out.text(id);
   out.value(incident.start_time_ns);
   out.value(incident.end_time_ns);
+  out.value(incident.rank_count);
+  out.value(static_cast<std::uint32_t>(incident.ranks.size()));
+  for (const std::uint32_t rank : incident.ranks) out.value(rank);
 }
 
 Incident restore_incident(StateReader& in) {
@@ -62,6 +65,12 @@ Incident restore_incident(StateReader& in) {
   for (std::uint32_t i = 0; i < ids && in.ok(); ++i) incident.batch_ids.push_back(in.text());
   incident.start_time_ns = in.value<std::uint64_t>();
   incident.end_time_ns = in.value<std::uint64_t>();
+  if (in.version() < 2) return incident;
+  incident.rank_count = in.value<std::uint64_t>();
+  const auto ranks = in.value<std::uint32_t>();
+  for (std::uint32_t i = 0; i < ranks && in.ok(); ++i) {
+    incident.ranks.push_back(in.value<std::uint32_t>());
+  }
   return incident;
 }
 

@@ -39,6 +39,8 @@ struct Incident {
   std::string tensor;
   std::optional<std::uint64_t> element;
   bool born_locally = false;           // rank and tensor were seen before the reduction
+  std::vector<std::uint32_t> ranks;    // where several are concerned: the first of them
+  std::uint64_t rank_count = 0;        // all of them
   std::vector<std::string> batch_ids;  // of the peak
   std::uint64_t start_time_ns = 0;
   std::uint64_t end_time_ns = 0;  // of last_step

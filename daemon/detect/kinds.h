@@ -13,8 +13,17 @@ inline constexpr std::string_view kGradSpike = "grad_spike";
 inline constexpr std::string_view kNonFinite = "non_finite";
 // Many spikes in a row formed a stable new level, from which the rule now starts again.
 inline constexpr std::string_view kLevelShift = "level_shift";
+// Replicas of the same elements differ between ranks: silent corruption, or ranks out of step.
+inline constexpr std::string_view kReplicaDesync = "replica_desync";
+// One rank's own gradient, before any reduction, is far larger or smaller than all others'.
+inline constexpr std::string_view kRankOutlier = "rank_outlier";
 
-inline constexpr std::string_view kAllKinds[] = {kGradSpike, kNonFinite, kLevelShift};
+// Signals of kRankOutlier: how many times the norm is above or below the median of the ranks.
+inline constexpr std::string_view kLocalNormAbove = "local_norm_above_median";
+inline constexpr std::string_view kLocalNormBelow = "local_norm_below_median";
+
+inline constexpr std::string_view kAllKinds[] = {kGradSpike, kNonFinite, kLevelShift,
+                                                 kReplicaDesync, kRankOutlier};
 
 }  // namespace gradwarden::detect
 

@@ -42,6 +42,10 @@ class StateReader {
  public:
   explicit StateReader(std::string_view in) : in_(in) {}
 
+  // What wrote the state, for those whose fields have grown; set by who reads it first.
+  void set_version(std::uint32_t version) { version_ = version; }
+  std::uint32_t version() const { return version_; }
+
   template <typename T>
   T value() {
     static_assert(std::is_arithmetic_v<T>);
@@ -72,6 +76,7 @@ class StateReader {
 
   std::string_view in_;
   bool ok_ = true;
+  std::uint32_t version_ = 0;
 };
 
 }  // namespace gradwarden::detect

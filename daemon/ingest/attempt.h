@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,7 @@ struct Attempt {
   detect::DefaultDetector detector;
   std::map<std::uint64_t, std::uint64_t> event_ids;  // of open incidents, by key
   store::AttemptProgress progress;                   // without `state`
+  std::optional<std::uint64_t> last_checkpoint;      // the highest step of a completed one
   std::shared_ptr<metrics::RunMetrics> metrics;      // null: the run is not shown
 
   std::uint64_t dropped = 0;  // sums over the ranks, as they say

@@ -129,6 +129,10 @@ absl::StatusOr<std::shared_ptr<Attempt>> AttemptDirectory::load(const v1::Hello&
   attempt->groups.assign(first.groups().begin(), first.groups().end());
   attempt->progress = stored.progress;
   attempt->progress.state.clear();
+  const absl::StatusOr<std::vector<std::uint64_t>> checkpoints =
+      reader_->checkpoints(stored.row.id, 1);
+  if (!checkpoints.ok()) return absl::UnavailableError(checkpoints.status().message());
+  if (!checkpoints->empty()) attempt->last_checkpoint = checkpoints->back();
   const absl::Status restored = attempt->restore_state(stored.progress.state);
   if (!restored.ok()) {
     spdlog::warn("run \"{}\" attempt \"{}\": detection starts afresh: {}", hello.run(),

@@ -4,27 +4,12 @@
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "daemon/ingest/event_builder.h"
-#include "daemon/ingest/names.h"
-#include "proto/limits.h"
 
 namespace gradwarden::ingest {
 namespace {
-
-bool non_finite(const v1::Report& report) {
-  return report.nan_count() != 0 || report.inf_count() != 0 || !std::isfinite(report.grad_norm());
-}
-
-bool skipped(const v1::Report& report) {
-  return report.decision() == v1::DECISION_SKIP && !report.shadow();
-}
-
-bool clipped(const v1::Report& report) {
-  return report.decision() == v1::DECISION_CLIP && !report.shadow();
-}
 
 void acknowledge(v1::Acknowledgement& acknowledgement, std::uint64_t sequence) {
   const int size = acknowledgement.stored_size();
@@ -35,17 +20,6 @@ void acknowledge(v1::Acknowledgement& acknowledgement, std::uint64_t sequence) {
   v1::SequenceRange* range = acknowledgement.add_stored();
   range->set_first(sequence);
   range->set_last(sequence);
-}
-
-// The one rank whose own gradient was non-finite, if there is exactly one.
-std::optional<std::uint32_t> birth_rank(const v1::Report& report) {
-  std::optional<std::uint32_t> found;
-  for (int rank = 0; rank < report.local_non_finite_counts_size(); ++rank) {
-    if (report.local_non_finite_counts(rank) == 0) continue;
-    if (found) return std::nullopt;
-    found = static_cast<std::uint32_t>(rank);
-  }
-  return found;
 }
 
 // The wire form of a ReportBatch that holds reports [first, last] of another.
@@ -66,7 +40,7 @@ std::string serialize_part(const v1::ReportBatch& batch, int first, int last) {
 
 }  // namespace
 
-Outcome BatchProcessor::process(Attempt& attempt, std::uint32_t rank, const v1::ReportBatch& batch,
+Outcome BatchProcessor::process(Attempt& attempt, std::uint32_t rank, v1::ReportBatch& batch,
                                 std::string bytes) {
   Outcome outcome;
   const AttemptShape shape = attempt.shape(rank);
@@ -77,7 +51,7 @@ Outcome BatchProcessor::process(Attempt& attempt, std::uint32_t rank, const v1::
   const v1::Report* latest = nullptr;
   metrics::count(context_.metrics.received, static_cast<std::uint64_t>(batch.reports_size()));
   for (int i = 0; i < batch.reports_size(); ++i) {
-    const v1::Report& report = batch.reports(i);
+    v1::Report& report = *batch.mutable_reports(i);
     if (Problem problem = check_report(report, shape)) {
       v1::Rejection* rejection = outcome.acknowledgement.add_rejected();
       rejection->set_sequence(report.sequence());
@@ -90,6 +64,7 @@ Outcome BatchProcessor::process(Attempt& attempt, std::uint32_t rank, const v1::
       continue;
     }
     extend_stretches(report, i, batch);
+    take_flight(rank, report, *outcome.item);
     take_new(attempt, rank, report);
     ++outcome.stored;
     // What came late is not the latest step.
@@ -106,7 +81,7 @@ Outcome BatchProcessor::process(Attempt& attempt, std::uint32_t rank, const v1::
   attempt.progress.reports += outcome.stored;
   if (rank == 0) attempt.progress.finished = false;
   write_segments(batch, rank, std::move(bytes), *outcome.item);
-  publish_values(attempt, latest);
+  publish(attempt, tally_, findings_, latest);
   close(attempt, outcome);
   return outcome;
 }
@@ -115,14 +90,14 @@ Outcome BatchProcessor::finish(Attempt& attempt) {
   Outcome outcome;
   attempt.detector.finish(findings_);
   attempt.progress.finished = true;
-  publish_values(attempt, nullptr);
+  publish(attempt, tally_, findings_, nullptr);
   close(attempt, outcome);
   return outcome;
 }
 
 Outcome BatchProcessor::touch(Attempt& attempt) {
   Outcome outcome;
-  publish_values(attempt, nullptr);
+  publish(attempt, tally_, findings_, nullptr);
   close(attempt, outcome);
   return outcome;
 }
@@ -147,50 +122,41 @@ void BatchProcessor::extend_stretches(const v1::Report& report, int index,
 
 void BatchProcessor::take_new(Attempt& attempt, std::uint32_t rank, const v1::Report& report) {
   attempt.ranks[rank].step = report.step();
+  note_checkpoints(attempt, report.checkpoint_steps());
   if (rank != 0) {
     judge_other_rank(attempt, report);
     return;
   }
   add_totals(attempt, report);
   add_rollup(report);
-  judge(attempt, report);
+  tally_.add(report);
+  const detect::Step step = steps_.step_of(attempt, report);
+  if (!attempt.detector.observe(step, findings_)) metrics::count(context_.metrics.late);
 }
 
-void BatchProcessor::judge(Attempt& attempt, const v1::Report& report) {
-  detect::Step step;
-  step.step = report.step();
-  step.time_ns = report.time_unix_ns();
-  step.grad_norm = report.grad_norm();
-  step.non_finite_count = report.nan_count() + report.inf_count();
-  batch_ids_.assign(report.batch_ids().begin(), report.batch_ids().end());
-  step.batch_ids = batch_ids_;
-  if (non_finite(report)) {
-    step.loss_scale_overflow = report.reason() == v1::REASON_LOSS_SCALE_OVERFLOW;
-    step.applied = !skipped(report);
-    step.birth_rank = birth_rank(report);
-    fill_origins(attempt, report);
-    step.origins = origins_;
+// A recording is large and seldom asked for: it is stored beside the report, so that who reads
+// history does not read through it.
+void BatchProcessor::take_flight(std::uint32_t rank, v1::Report& report,
+                                 store::CommitItem& item) const {
+  if (!report.has_flight()) return;
+  if (report.flight().steps_size() != 0) {
+    item.flights.push_back(
+        {0, rank, report.sequence(), report.step(), report.flight().SerializeAsString()});
   }
-  if (!attempt.detector.observe(step, findings_)) metrics::count(context_.metrics.late);
+  report.clear_flight();
+}
+
+void BatchProcessor::note_checkpoints(Attempt& attempt, const Steps& steps) {
+  for (const std::uint64_t step : steps) {
+    checkpoints_.push_back(step);
+    attempt.last_checkpoint = std::max(attempt.last_checkpoint.value_or(0), step);
+  }
 }
 
 void BatchProcessor::judge_other_rank(Attempt& attempt, const v1::Report& report) {
   if (report.non_finite_size() == 0) return;
-  fill_origins(attempt, report);
-  for (const detect::NonFiniteOrigin& origin : origins_) {
+  for (const detect::NonFiniteOrigin& origin : steps_.origins_of(attempt, report)) {
     attempt.detector.observe_origin(report.step(), origin, findings_);
-  }
-}
-
-void BatchProcessor::fill_origins(const Attempt& attempt, const v1::Report& report) {
-  origins_.clear();
-  for (const v1::NonFinite& entry : report.non_finite()) {
-    detect::NonFiniteOrigin& origin = origins_.emplace_back();
-    origin.tensor = entry.tensor();
-    if (entry.group() < attempt.groups.size()) origin.group = attempt.groups[entry.group()];
-    origin.rank = entry.rank();
-    origin.element = entry.index();
-    origin.local = entry.local();
   }
 }
 
@@ -204,19 +170,9 @@ void BatchProcessor::add_totals(Attempt& attempt, const v1::Report& report) {
     if (report.has_loss()) progress.loss = report.loss();
   }
   ++progress.step_reports;
-  ++steps_;
-  if (clipped(report)) {
-    ++progress.clipped;
-    ++clipped_;
-  }
-  if (skipped(report)) {
-    ++progress.skipped;
-    skips_.push_back(report.reason());
-  }
-  if (non_finite(report)) {
-    ++progress.non_finite;
-    ++non_finite_;
-  }
+  progress.clipped += is_clipped(report) ? 1 : 0;
+  progress.skipped += is_skipped(report) ? 1 : 0;
+  progress.non_finite += is_non_finite(report) ? 1 : 0;
 }
 
 void BatchProcessor::add_rollup(const v1::Report& report) {
@@ -226,16 +182,17 @@ void BatchProcessor::add_rollup(const v1::Report& report) {
   sample.step = report.step();
   sample.grad_norm = report.grad_norm();
   if (report.has_loss()) sample.loss = report.loss();
-  sample.clipped = clipped(report);
-  sample.skipped = skipped(report);
-  sample.non_finite = non_finite(report);
+  sample.clipped = is_clipped(report);
+  sample.skipped = is_skipped(report);
+  sample.non_finite = is_non_finite(report);
   store::add(rollups_.back().rollup, sample);
 }
 
 void BatchProcessor::write_segments(const v1::ReportBatch& batch, std::uint32_t rank,
                                     std::string bytes, store::CommitItem& item) const {
-  // What came as one stretch is stored as the bytes that came.
-  const bool whole = stretches_.size() == 1 && stretches_[0].first_index == 0 &&
+  // What came as one stretch, and is stored in one piece, is stored as the bytes that came.
+  const bool whole = item.flights.empty() && stretches_.size() == 1 &&
+                     stretches_[0].first_index == 0 &&
                      stretches_[0].last_index + 1 == batch.reports_size();
   for (const Stretch& stretch : stretches_) {
     store::Segment& segment = item.segments.emplace_back();
@@ -272,52 +229,15 @@ void BatchProcessor::write_events(Attempt& attempt, Outcome& outcome) {
   }
 }
 
-void BatchProcessor::publish_values(Attempt& attempt, const v1::Report* latest) {
-  if (attempt.metrics != nullptr) {
-    const detect::Judgement judgement = attempt.detector.judgement();
-    attempt.metrics->update([&](metrics::RunValues& values) {
-      values.steps += steps_;
-      values.clipped += clipped_;
-      values.non_finite += non_finite_;
-      for (const v1::Reason reason : skips_) ++values.skipped[reason_name(reason)];
-      for (const detect::Finding& finding : findings_) {
-        const detect::Incident& incident = finding.incident;
-        if (finding.change == detect::Change::kBegin) {
-          const auto severity = static_cast<v1::Severity>(incident.severity);
-          ++values.events[{incident.kind, std::string(severity_name(severity))}];
-        }
-      }
-      values.open.clear();
-      for (const auto& [kind, count] : values.events) values.open[kind.first] = 0;
-      for (const detect::Incident& open : attempt.detector.open_incidents()) {
-        ++values.open[open.kind];
-      }
-      values.last_report_ns = attempt.progress.last_report_ns;
-      values.dropped = attempt.dropped;
-      values.pending = attempt.pending;
-      values.finished = attempt.progress.finished;
-      if (latest == nullptr) return;
-      values.any_step = true;
-      values.grad_norm = latest->grad_norm();
-      values.rolling_mean = judgement.rolling_mean;
-      values.threshold = judgement.threshold;
-      values.clip_coefficient = latest->clip_coefficient();
-      values.step = latest->step();
-      if (latest->has_loss()) values.loss = latest->loss();
-      if (latest->has_learning_rate()) values.learning_rate = latest->learning_rate();
-      if (latest->has_loss_scale()) values.loss_scale = latest->loss_scale();
-    });
-  }
-  steps_ = clipped_ = non_finite_ = 0;
-  skips_.clear();
-}
-
 // Completes the item from what was gathered, and leaves the scratch space empty.
 void BatchProcessor::close(Attempt& attempt, Outcome& outcome) {
   store::CommitItem& item = *outcome.item;
   item.attempt_id = attempt.row.id;
   item.rollups.assign(rollups_.begin(), rollups_.end());
   rollups_.clear();
+  item.checkpoints = std::move(checkpoints_);
+  checkpoints_.clear();
+  tally_.clear();
   write_events(attempt, outcome);
   findings_.clear();
   attempt.progress.dropped = std::max(attempt.progress.dropped, attempt.dropped);

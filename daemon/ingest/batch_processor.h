@@ -6,12 +6,13 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "daemon/detect/detector.h"
 #include "daemon/ingest/attempt.h"
 #include "daemon/ingest/context.h"
+#include "daemon/ingest/step_builder.h"
+#include "daemon/ingest/tally.h"
 #include "daemon/store/store.h"
 #include "gradwarden/v1/ingest.pb.h"
 #include "gradwarden/v1/query.pb.h"
@@ -30,9 +31,14 @@ class BatchProcessor {
  public:
   explicit BatchProcessor(IngestContext& context) : context_(context) {}
 
-  // `bytes` are `batch` as it was received: stored as they are when all of it is new.
-  Outcome process(Attempt& attempt, std::uint32_t rank, const v1::ReportBatch& batch,
-                  std::string bytes);
+  using Steps = google::protobuf::RepeatedField<std::uint64_t>;
+
+  // `bytes` are `batch` as it was received: stored as they are when all of it is new. Flight
+  // recordings are taken out of `batch`.
+  Outcome process(Attempt& attempt, std::uint32_t rank, v1::ReportBatch& batch, std::string bytes);
+
+  // Checkpoints that came otherwise than in a report: stored with the next outcome.
+  void note_checkpoints(Attempt& attempt, const Steps& steps);
 
   // The attempt ends: open incidents end with it.
   Outcome finish(Attempt& attempt);
@@ -50,15 +56,13 @@ class BatchProcessor {
 
   void take_new(Attempt& attempt, std::uint32_t rank, const v1::Report& report);
   void extend_stretches(const v1::Report& report, int index, const v1::ReportBatch& batch);
-  void judge(Attempt& attempt, const v1::Report& report);
+  void take_flight(std::uint32_t rank, v1::Report& report, store::CommitItem& item) const;
   void judge_other_rank(Attempt& attempt, const v1::Report& report);
   void add_totals(Attempt& attempt, const v1::Report& report);
   void add_rollup(const v1::Report& report);
-  void fill_origins(const Attempt& attempt, const v1::Report& report);
   void write_segments(const v1::ReportBatch& batch, std::uint32_t rank, std::string bytes,
                       store::CommitItem& item) const;
   void write_events(Attempt& attempt, Outcome& outcome);
-  void publish_values(Attempt& attempt, const v1::Report* latest);
   void close(Attempt& attempt, Outcome& outcome);
 
   IngestContext& context_;
@@ -66,10 +70,9 @@ class BatchProcessor {
   std::vector<Stretch> stretches_;
   std::vector<store::RollupDelta> rollups_;
   std::vector<detect::Finding> findings_;
-  std::vector<detect::NonFiniteOrigin> origins_;
-  std::vector<std::string_view> batch_ids_;
-  std::vector<v1::Reason> skips_;  // of this batch, for the metrics
-  std::uint64_t steps_ = 0, clipped_ = 0, non_finite_ = 0;
+  std::vector<std::uint64_t> checkpoints_;
+  StepBuilder steps_;
+  Tally tally_;
 };
 
 }  // namespace gradwarden::ingest

@@ -1,5 +1,6 @@
 #include "daemon/ingest/event_builder.h"
 
+#include <cmath>
 #include <cstdio>
 
 #include "daemon/detect/kinds.h"
@@ -44,11 +45,52 @@ std::string place_of(const detect::Incident& incident) {
   std::string place;
   if (!incident.tensor.empty()) place += " in " + incident.tensor;
   if (incident.element) place += ", element " + std::to_string(*incident.element);
-  if (!incident.rank) return place;
+  if (!incident.rank) return place + ", origin unknown";
   place += incident.born_locally ? ", born on rank " : ", held by rank ";
   place += std::to_string(*incident.rank);
   if (!incident.born_locally) place += " (origin unknown: seen after the reduction only)";
   return place;
+}
+
+// "rank 3", "ranks 3 and 5", "ranks 3, 5 and 6 others"
+std::string ranks_of(const detect::Incident& incident) {
+  if (incident.ranks.empty()) return "unknown ranks";
+  if (incident.ranks.size() == 1 && incident.rank_count <= 1) {
+    return "rank " + std::to_string(incident.ranks.front());
+  }
+  const std::uint64_t others =
+      incident.rank_count > incident.ranks.size() ? incident.rank_count - incident.ranks.size() : 0;
+  std::string list = "ranks ";
+  for (std::size_t i = 0; i < incident.ranks.size(); ++i) {
+    const bool last = others == 0 && i + 1 == incident.ranks.size();
+    if (i != 0) list += last ? " and " : ", ";
+    list += std::to_string(incident.ranks[i]);
+  }
+  return others == 0 ? list : list + " and " + std::to_string(others) + " more";
+}
+
+std::string desync_of(const detect::Incident& incident) {
+  const bool identical = incident.severity == detect::Severity::kCritical;
+  std::string text = "replicas of " + (incident.signal.empty() ? "" : incident.signal + " ") +
+                     (incident.tensor.empty() ? "a tensor" : incident.tensor);
+  if (incident.element) text += " from element " + std::to_string(*incident.element) + " on";
+  text += " differ on " + ranks_of(incident);
+  text += identical ? ", though declared identical" : ", which rounding may explain";
+  if (incident.value > 1) text += "; " + number(incident.value) + " such stretches in one audit";
+  return text + " (" + steps_of(incident) + ")";
+}
+
+std::string outlier_of(const detect::Incident& incident) {
+  const bool above = incident.signal == detect::kLocalNormAbove;
+  const std::string rank = incident.rank ? std::to_string(*incident.rank) : "?";
+  if (!std::isfinite(incident.value)) {
+    return "rank " + rank + "'s own gradient norm at step " + std::to_string(incident.peak_step) +
+           " is 0, while the median of all ranks is " + number(incident.baseline) +
+           steps_beside(incident);
+  }
+  return "rank " + rank + "'s own gradient norm at step " + std::to_string(incident.peak_step) +
+         " is " + number(incident.value) + " times " + (above ? "above" : "below") +
+         " the median of " + number(incident.baseline) + " of all ranks" + steps_beside(incident);
 }
 
 std::string message_of(const detect::Incident& incident) {
@@ -61,6 +103,8 @@ std::string message_of(const detect::Incident& incident) {
     return "grad norm moved to a new level of " + number(incident.value) + ", which is " +
            ratio(incident) + " before it (" + steps_of(incident) + ")";
   }
+  if (incident.kind == detect::kReplicaDesync) return desync_of(incident);
+  if (incident.kind == detect::kRankOutlier) return outlier_of(incident);
   const std::string what =
       incident.value > 0 ? elements(incident.value) : "a grad norm that is not finite";
   const bool overflow = incident.severity == detect::Severity::kInfo;
@@ -78,6 +122,16 @@ std::string action_of(const detect::Incident& incident) {
   }
   if (incident.kind == detect::kLevelShift) {
     return "if a schedule or data mix changed here, nothing; else compare with the loss";
+  }
+  if (incident.kind == detect::kReplicaDesync) {
+    return incident.severity == detect::Severity::kCritical
+               ? "stop: the ranks no longer train one model; go back to a checkpoint no later than "
+                 "the "
+                 "last audit that found no mismatch, and test the hardware of the ranks named here"
+               : "nothing, unless it grows; a wider audit_tolerance silences it";
+  }
+  if (incident.kind == detect::kRankOutlier) {
+    return "look at this rank's batch, loss scale and hardware";
   }
   if (incident.severity == detect::Severity::kInfo) return "nothing, unless it happens often";
   if (incident.severity == detect::Severity::kCritical) {
@@ -109,6 +163,7 @@ v1::Event build_event(std::uint64_t id, std::string_view run, std::string_view a
   event.set_threshold(incident.threshold);
   event.set_flagged_steps(incident.flagged_steps);
   if (incident.rank) event.set_rank(*incident.rank);
+  for (const std::uint32_t rank : incident.ranks) event.add_ranks(rank);
   event.set_group(incident.group);
   event.set_tensor(incident.tensor);
   if (incident.element) event.set_element(*incident.element);

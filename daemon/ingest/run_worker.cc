@@ -12,6 +12,7 @@ namespace gradwarden::ingest {
 namespace {
 
 constexpr std::chrono::seconds kSweepInterval{5};
+constexpr std::size_t kKeptBatchBytes = 1 << 20;
 
 absl::Status invalid(Problem problem) { return absl::InvalidArgumentError(*problem); }
 
@@ -134,6 +135,8 @@ void RunWorker::handle_batch(const std::shared_ptr<Session>& keep, std::string b
     return;
   }
   Outcome outcome = processor_.process(*session.attempt, session.rank, batch_, std::move(bytes));
+  // A large batch, of flight recordings for example, leaves its memory behind with the batch.
+  if (size > kKeptBatchBytes) v1::ReportBatch().Swap(&batch_);
   v1::IngestResponse response;
   response.mutable_acknowledgement()->Swap(&outcome.acknowledgement);
   commit(keep, std::move(outcome), std::move(response), size);
@@ -213,6 +216,7 @@ void RunWorker::handle_goodbye(const std::shared_ptr<Session>& session, const v1
   RankState& rank = attempt.ranks[session->rank];
   rank.phase = v1::PHASE_FINISHED;
   attempt.note_backlog(rank, goodbye.dropped_reports(), 0);
+  processor_.note_checkpoints(attempt, goodbye.checkpoint_steps());
   // Rank 0 speaks for the attempt; the others only for themselves.
   Outcome outcome = session->rank == 0 ? processor_.finish(attempt) : processor_.touch(attempt);
   if (session->rank == 0) {

@@ -115,6 +115,11 @@ void collect_gauges(std::vector<MetricFamily>& out, const Runs& runs) {
   optional(kLoss, [](const RunValues& run) { return run.loss; });
   optional(kLearningRate, [](const RunValues& run) { return run.learning_rate; });
   optional(kLossScale, [](const RunValues& run) { return run.loss_scale; });
+  optional(kNoiseScale, [](const RunValues& run) { return run.gradient_noise_scale; });
+  optional(kLastCheckpoint, [](const RunValues& run) -> std::optional<double> {
+    if (!run.last_checkpoint_step) return std::nullopt;
+    return static_cast<double>(*run.last_checkpoint_step);
+  });
   optional(kLastReport, [](const RunValues& run) {
     return if_positive(static_cast<double>(run.last_report_ns) * kNanoseconds);
   });
@@ -137,10 +142,16 @@ void collect_counters(std::vector<MetricFamily>& out, const Runs& runs) {
   counter(kSteps, [](const RunValues& run) { return run.steps; });
   counter(kClippedSteps, [](const RunValues& run) { return run.clipped; });
   counter(kNonFiniteSteps, [](const RunValues& run) { return run.non_finite; });
+  counter(kAuditedReplicas, [](const RunValues& run) { return run.audited_replicas; });
+  counter(kReplicaMismatches, [](const RunValues& run) { return run.replica_mismatches; });
+  Family signals(kSignalNorm, MetricType::Gauge);
   Family skipped(kSkippedSteps, MetricType::Counter);
   Family events(kEvents, MetricType::Counter);
   Family open(kEventOpen, MetricType::Gauge);
   for (const auto& [run, values] : runs) {
+    for (const auto& [signal, norm] : values.signal_norms) {
+      signals.add({{"run", run}, {"signal", signal}}, norm);
+    }
     for (const auto& [reason, count] : values.skipped) {
       skipped.add({{"run", run}, {"reason", reason}}, static_cast<double>(count));
     }
@@ -152,6 +163,7 @@ void collect_counters(std::vector<MetricFamily>& out, const Runs& runs) {
       open.add({{"run", run}, {"kind", kind}}, static_cast<double>(count));
     }
   }
+  std::move(signals).append_to(out);
   std::move(skipped).append_to(out);
   std::move(events).append_to(out);
   std::move(open).append_to(out);

@@ -36,6 +36,22 @@ inline constexpr MetricName kSkippedSteps = {
     "gradwarden_skipped_steps_total", "Steps whose update was skipped; label reason says why."};
 inline constexpr MetricName kNonFiniteSteps = {"gradwarden_non_finite_steps_total",
                                                "Steps with NaN or Inf among the gradients."};
+inline constexpr MetricName kNoiseScale = {
+    "gradwarden_gradient_noise_scale",
+    "Noise scale of the gradient in batches of one rank, as last estimated; far above the number "
+    "of ranks, a larger batch would train faster."};
+inline constexpr MetricName kSignalNorm = {
+    "gradwarden_signal_norm",
+    "Norm of the tensors beside the gradients (parameters, updates, moments) when last observed, "
+    "by signal."};
+inline constexpr MetricName kAuditedReplicas = {
+    "gradwarden_audited_replicas_total",
+    "Stretches of replicated elements that audits compared between ranks."};
+inline constexpr MetricName kReplicaMismatches = {
+    "gradwarden_replica_mismatches_total",
+    "Stretches of replicas declared identical that an audit found to differ."};
+inline constexpr MetricName kLastCheckpoint = {
+    "gradwarden_last_checkpoint_step", "Highest step of a checkpoint that the run completed."};
 inline constexpr MetricName kEvents = {"gradwarden_events_total",
                                        "Incidents found, by kind and severity at their begin."};
 inline constexpr MetricName kEventOpen = {"gradwarden_event_open",

@@ -27,6 +27,11 @@ struct RunValues {
   std::optional<double> loss;
   std::optional<double> learning_rate;
   std::optional<double> loss_scale;
+  std::optional<double> gradient_noise_scale;
+  std::map<std::string, double> signal_norms;  // by signal, as last observed
+  std::uint64_t audited_replicas = 0;
+  std::uint64_t replica_mismatches = 0;
+  std::optional<std::uint64_t> last_checkpoint_step;
   std::uint64_t step = 0;
   std::uint64_t steps = 0;
   std::uint64_t clipped = 0;

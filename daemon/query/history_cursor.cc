@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::size_t kReadBytes = 256 << 10;
 constexpr std::size_t kChunkReports = 512;
+// A chunk must fit the 4 MiB that a gRPC client takes by default; one report always does.
+constexpr std::size_t kChunkBytes = 512 << 10;
 // For each point asked for, so many reports or buckets may be read: a bound on the work, fine
 // enough that a point is not much wider than it must be.
 constexpr std::uint64_t kReportsPerPoint = 16;
@@ -109,6 +111,7 @@ absl::Status HistoryCursor::read_ahead(store::StoreReader& reader, const store::
     for (v1::Report& report : *batch.mutable_reports()) {
       const std::uint64_t step = report.step();
       if (step < request_.first_step() || step > last_step_) continue;
+      report.clear_flight();  // of a daemon that kept them in the report
       waiting_.emplace(step, std::move(report));
     }
   }
@@ -126,7 +129,10 @@ absl::StatusOr<bool> HistoryCursor::next_reports(store::StoreReader& reader,
     // A segment still to come begins at or after the last one read, so earlier steps are complete.
     const auto end = all_read_ ? waiting_.end() : waiting_.lower_bound(position_.first_step);
     auto report = waiting_.begin();
-    while (report != end && chunk.reports_size() < static_cast<int>(kChunkReports)) {
+    std::size_t bytes = 0;
+    while (report != end && chunk.reports_size() < static_cast<int>(kChunkReports) &&
+           bytes < kChunkBytes) {
+      bytes += report->second.ByteSizeLong();
       *chunk.add_reports() = std::move(report->second);
       report = waiting_.erase(report);
     }

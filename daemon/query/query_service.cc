@@ -102,6 +102,14 @@ grpc::ServerUnaryReactor* QueryService::ListEvents(grpc::CallbackServerContext* 
                 [request](store::StoreReader& reader) { return list_events(reader, *request); });
 }
 
+grpc::ServerUnaryReactor* QueryService::GetFlight(grpc::CallbackServerContext* call,
+                                                  const v1::GetFlightRequest* request,
+                                                  v1::GetFlightResponse* response) {
+  if (Problem problem = check_get_flight(*request)) return refuse(call, *problem);
+  return answer(call, readers_, metrics_, response,
+                [request](store::StoreReader& reader) { return get_flight(reader, *request); });
+}
+
 grpc::ServerWriteReactor<v1::HistoryChunk>* QueryService::StreamHistory(
     grpc::CallbackServerContext*, const v1::StreamHistoryRequest* request) {
   if (Problem problem = check_stream_history(*request)) {

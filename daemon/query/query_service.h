@@ -36,6 +36,9 @@ class QueryService final : public v1::QueryService::CallbackService {
   grpc::ServerUnaryReactor* ListEvents(grpc::CallbackServerContext* call,
                                        const v1::ListEventsRequest* request,
                                        v1::ListEventsResponse* response) override;
+  grpc::ServerUnaryReactor* GetFlight(grpc::CallbackServerContext* call,
+                                      const v1::GetFlightRequest* request,
+                                      v1::GetFlightResponse* response) override;
   grpc::ServerWriteReactor<v1::HistoryChunk>* StreamHistory(
       grpc::CallbackServerContext* call, const v1::StreamHistoryRequest* request) override;
   grpc::ServerWriteReactor<v1::Event>* WatchEvents(grpc::CallbackServerContext* call,

@@ -9,6 +9,9 @@ namespace {
 
 constexpr std::uint32_t kMaxEventsPerAnswer = 1000;
 
+constexpr std::uint32_t kCheckpointsPerAttempt = 64;
+constexpr std::uint32_t kFlightRanksPerAnswer = 64;
+
 v1::AttemptSummary summarize_attempt(const store::Attempt& attempt) {
   const store::AttemptProgress& progress = attempt.progress;
   v1::AttemptSummary summary;
@@ -51,6 +54,13 @@ absl::StatusOr<v1::RunSummary> summarize_run(store::StoreReader& reader, const s
     summary.set_grad_norm(latest.progress.grad_norm);
     if (latest.progress.loss) summary.set_loss(*latest.progress.loss);
     summary.set_finished(latest.progress.finished);
+  }
+  for (auto attempt = attempts.rbegin(); attempt != attempts.rend(); ++attempt) {
+    const auto checkpoints = reader.checkpoints(attempt->row.id, 1);
+    if (!checkpoints.ok()) return checkpoints.status();
+    if (checkpoints->empty()) continue;
+    summary.set_last_checkpoint_step(checkpoints->back());
+    break;
   }
   const absl::StatusOr<store::EventCounts> counts = reader.event_counts(run.id);
   if (!counts.ok()) return counts.status();
@@ -104,9 +114,46 @@ absl::StatusOr<v1::GetRunResponse> get_run(store::StoreReader& reader, std::stri
   v1::GetRunResponse response;
   *response.mutable_summary() = *std::move(summary);
   for (const store::Attempt& attempt : *attempts) {
-    *response.add_attempts() = summarize_attempt(attempt);
+    v1::AttemptSummary& one = *response.add_attempts();
+    one = summarize_attempt(attempt);
+    const auto checkpoints = reader.checkpoints(attempt.row.id, kCheckpointsPerAttempt);
+    if (!checkpoints.ok()) return checkpoints.status();
+    one.mutable_checkpoint_steps()->Add(checkpoints->begin(), checkpoints->end());
   }
   return response;
+}
+
+absl::StatusOr<v1::GetFlightResponse> get_flight(store::StoreReader& reader,
+                                                 const v1::GetFlightRequest& request) {
+  const absl::StatusOr<store::RunRow> run = find_run(reader, request.run());
+  if (!run.ok()) return run.status();
+  const auto attempts = find_attempts(reader, *run, request.attempt());
+  if (!attempts.ok()) return attempts.status();
+  std::optional<std::uint64_t> step;
+  std::optional<std::uint32_t> rank;
+  if (request.has_step()) step = request.step();
+  if (request.has_rank()) rank = request.rank();
+  for (auto attempt = attempts->rbegin(); attempt != attempts->rend(); ++attempt) {
+    const auto flight = reader.flight(attempt->row.id, step, rank);
+    if (!flight.ok()) return flight.status();
+    if (!*flight) continue;
+    const auto ranks = reader.flight_ranks(attempt->row.id, (*flight)->step, kFlightRanksPerAnswer);
+    if (!ranks.ok()) return ranks.status();
+    v1::GetFlightResponse response;
+    if (!response.mutable_flight()->ParseFromString((*flight)->data)) {
+      return absl::DataLossError("a stored flight recording of run \"" + run->name +
+                                 "\" is damaged");
+    }
+    response.set_attempt(attempt->row.name);
+    response.set_rank((*flight)->rank);
+    response.set_step((*flight)->step);
+    response.mutable_ranks()->Add(ranks->begin(), ranks->end());
+    return response;
+  }
+  std::string what = "run \"" + run->name + "\" has no flight recording";
+  if (rank) what += " of rank " + std::to_string(*rank);
+  if (step) what += " that can hold step " + std::to_string(*step);
+  return absl::NotFoundError(what + "; a trainer's reporter sends one with an event");
 }
 
 absl::StatusOr<v1::ListEventsResponse> list_events(store::StoreReader& reader,

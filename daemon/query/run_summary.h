@@ -21,6 +21,8 @@ absl::StatusOr<std::vector<store::Attempt>> find_attempts(store::StoreReader& re
 
 absl::StatusOr<v1::ListRunsResponse> list_runs(store::StoreReader& reader);
 absl::StatusOr<v1::GetRunResponse> get_run(store::StoreReader& reader, std::string_view name);
+absl::StatusOr<v1::GetFlightResponse> get_flight(store::StoreReader& reader,
+                                                 const v1::GetFlightRequest& request);
 absl::StatusOr<v1::ListEventsResponse> list_events(store::StoreReader& reader,
                                                    const v1::ListEventsRequest& request);
 

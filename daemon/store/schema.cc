@@ -5,7 +5,6 @@ namespace {
 
 // Steps, sequences and times fit int64: the wire's limits keep them below 2^63.
 constexpr char kTables[] = R"sql(
-BEGIN IMMEDIATE;
 CREATE TABLE runs(
   id INTEGER PRIMARY KEY,
   name TEXT NOT NULL UNIQUE,
@@ -71,6 +70,34 @@ CREATE INDEX events_by_run ON events(run_id, id);
 CREATE INDEX events_open ON events(run_id, id) WHERE open;
 )sql";
 
+// What version 2 added: in new files after the above, in files of version 1 by themselves.
+constexpr char kTablesOfVersion2[] = R"sql(
+CREATE TABLE checkpoints(
+  attempt_id INTEGER NOT NULL,
+  step INTEGER NOT NULL,
+  PRIMARY KEY(attempt_id, step)) WITHOUT ROWID;
+CREATE TABLE flights(
+  id INTEGER PRIMARY KEY,
+  attempt_id INTEGER NOT NULL,
+  rank INTEGER NOT NULL,
+  sequence INTEGER NOT NULL,
+  step INTEGER NOT NULL,
+  data BLOB NOT NULL);             -- gradwarden.v1.FlightRecording
+CREATE UNIQUE INDEX flights_by_sequence ON flights(attempt_id, rank, sequence);
+CREATE INDEX flights_by_step ON flights(attempt_id, step, rank);
+)sql";
+
+// `tables` begins no transaction. All of it or nothing.
+absl::Status write_schema(Connection& connection, const std::string& tables) {
+  absl::Status status = connection.execute("BEGIN IMMEDIATE;" + tables);
+  if (status.ok()) {
+    status = connection.execute("PRAGMA user_version = " + std::to_string(kSchemaVersion));
+  }
+  if (status.ok()) status = connection.execute("COMMIT");
+  if (!status.ok() && connection.in_transaction()) connection.execute("ROLLBACK").IgnoreError();
+  return status;
+}
+
 }  // namespace
 
 absl::Status prepare_schema(Connection& connection, const std::string& path) {
@@ -81,6 +108,7 @@ absl::Status prepare_schema(Connection& connection, const std::string& path) {
                                "); move it aside to start with an empty history");
   }
   if (*version == kSchemaVersion) return absl::OkStatus();
+  if (*version == 1) return write_schema(connection, kTablesOfVersion2);
   if (*version > kSchemaVersion) {
     return absl::UnimplementedError(path + " is of format version " + std::to_string(*version) +
                                     ", this gradwardend reads up to " +
@@ -94,12 +122,7 @@ absl::Status prepare_schema(Connection& connection, const std::string& path) {
                                " is no gradwarden history file; move it aside to start with an "
                                "empty history");
   }
-  absl::Status status = connection.execute(kTables);
-  if (status.ok()) {
-    status = connection.execute("PRAGMA user_version = " + std::to_string(kSchemaVersion));
-  }
-  if (status.ok()) status = connection.execute("COMMIT");
-  return status;
+  return write_schema(connection, std::string(kTables) + kTablesOfVersion2);
 }
 
 }  // namespace gradwarden::store

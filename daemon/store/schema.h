@@ -9,10 +9,11 @@
 
 namespace gradwarden::store {
 
-inline constexpr int kSchemaVersion = 1;
+inline constexpr int kSchemaVersion = 2;
 inline constexpr char kHistoryFile[] = "history.sqlite";
 
-// Creates the tables in a new file and checks the version of an old one. UNIMPLEMENTED: the file is
+// Creates the tables in a new file, adds what is new to one of an older version, keeping all that
+// it holds, and checks the version. UNIMPLEMENTED: the file is
 // of a newer version and was not touched; DATA_LOSS: it is damaged or no history file.
 absl::Status prepare_schema(Connection& connection, const std::string& path);
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "proto/limits.h"
+
 namespace gradwarden::store {
 namespace {
 
@@ -215,6 +217,71 @@ absl::StatusOr<std::vector<Rollup>> SqliteReader::rollups(std::int64_t attempt_i
   });
   if (!status.ok()) return status;
   return rows;
+}
+
+absl::StatusOr<std::optional<Flight>> SqliteReader::flight(std::int64_t attempt_id,
+                                                           std::optional<std::uint64_t> step,
+                                                           std::optional<std::uint32_t> rank) {
+  static constexpr char kLast[] =
+      "SELECT attempt_id, rank, sequence, step, data FROM flights"
+      " WHERE attempt_id = ?1 AND (?2 < 0 OR rank = ?2) ORDER BY step DESC, rank LIMIT 1";
+  static constexpr char kNearest[] =
+      "SELECT attempt_id, rank, sequence, step, data FROM flights"
+      " WHERE attempt_id = ?1 AND (?2 < 0 OR rank = ?2) AND step BETWEEN ?3 AND ?4"
+      " ORDER BY step, rank LIMIT 1";
+  const absl::StatusOr<Statement*> query = statement(step ? kNearest : kLast);
+  if (!query.ok()) return query.status();
+  (*query)->bind(1, attempt_id);
+  (*query)->bind(2, rank ? std::int64_t{*rank} : std::int64_t{-1});
+  if (step) {
+    (*query)->bind(3, *step);
+    (*query)->bind(4, *step + limits::kMaxFlightSteps - 1);
+  }
+  std::optional<Flight> found;
+  const absl::Status status = each_row(**query, [&](const Statement& row) {
+    found = {row.int64(0), static_cast<std::uint32_t>(row.int64(1)), row.uint64(2), row.uint64(3),
+             row.blob(4)};
+    return true;
+  });
+  if (!status.ok()) return status;
+  return found;
+}
+
+absl::StatusOr<std::vector<std::uint32_t>> SqliteReader::flight_ranks(std::int64_t attempt_id,
+                                                                      std::uint64_t step,
+                                                                      std::uint32_t limit) {
+  static constexpr char kSql[] =
+      "SELECT DISTINCT rank FROM flights WHERE attempt_id = ? AND step = ? ORDER BY rank LIMIT ?";
+  const absl::StatusOr<Statement*> query = statement(kSql);
+  if (!query.ok()) return query.status();
+  (*query)->bind(1, attempt_id);
+  (*query)->bind(2, step);
+  (*query)->bind(3, limit);
+  std::vector<std::uint32_t> ranks;
+  const absl::Status status = each_row(**query, [&](const Statement& row) {
+    ranks.push_back(static_cast<std::uint32_t>(row.int64(0)));
+    return true;
+  });
+  if (!status.ok()) return status;
+  return ranks;
+}
+
+absl::StatusOr<std::vector<std::uint64_t>> SqliteReader::checkpoints(std::int64_t attempt_id,
+                                                                     std::uint32_t limit) {
+  static constexpr char kSql[] =
+      "SELECT step FROM checkpoints WHERE attempt_id = ? ORDER BY step DESC LIMIT ?";
+  const absl::StatusOr<Statement*> query = statement(kSql);
+  if (!query.ok()) return query.status();
+  (*query)->bind(1, attempt_id);
+  (*query)->bind(2, limit);
+  std::vector<std::uint64_t> steps;
+  const absl::Status status = each_row(**query, [&](const Statement& row) {
+    steps.push_back(row.uint64(0));
+    return true;
+  });
+  if (!status.ok()) return status;
+  std::reverse(steps.begin(), steps.end());
+  return steps;
 }
 
 absl::StatusOr<std::vector<std::string>> SqliteReader::events(std::int64_t run_id,

@@ -33,6 +33,14 @@ class SqliteReader final : public StoreReader {
                                                 std::size_t max_bytes) override;
   absl::StatusOr<std::vector<Rollup>> rollups(std::int64_t attempt_id, std::uint32_t level,
                                               std::uint64_t first, std::uint64_t last) override;
+  absl::StatusOr<std::optional<Flight>> flight(std::int64_t attempt_id,
+                                               std::optional<std::uint64_t> step,
+                                               std::optional<std::uint32_t> rank) override;
+  absl::StatusOr<std::vector<std::uint32_t>> flight_ranks(std::int64_t attempt_id,
+                                                          std::uint64_t step,
+                                                          std::uint32_t limit) override;
+  absl::StatusOr<std::vector<std::uint64_t>> checkpoints(std::int64_t attempt_id,
+                                                         std::uint32_t limit) override;
   absl::StatusOr<std::vector<std::string>> events(std::int64_t run_id, std::int64_t attempt_id,
                                                   std::uint64_t after_id,
                                                   std::uint32_t limit) override;

@@ -7,6 +7,7 @@
 
 #include "daemon/store/schema.h"
 #include "daemon/store/sqlite_reader.h"
+#include "proto/limits.h"
 
 namespace gradwarden::store {
 namespace {
@@ -94,6 +95,14 @@ absl::Status SqliteStore::prepare_statements() {
        "UPDATE attempts SET last_report_ns = ?, reports = ?, step_reports = ?, first_step = ?,"
        " last_step = ?, grad_norm = ?, loss = ?, clipped = ?, skipped = ?, non_finite = ?,"
        " dropped = ?, finished = ?, state = ? WHERE id = ?"},
+      {&insert_flight_,
+       "INSERT OR IGNORE INTO flights(attempt_id, rank, sequence, step, data)"
+       " VALUES(?, ?, ?, ?, ?)"},
+      {&prune_flights_,
+       "DELETE FROM flights WHERE attempt_id = ?1 AND rank = ?2 AND sequence <="
+       " (SELECT sequence FROM flights WHERE attempt_id = ?1 AND rank = ?2"
+       " ORDER BY sequence DESC LIMIT 1 OFFSET ?3)"},
+      {&insert_checkpoint_, "INSERT OR IGNORE INTO checkpoints(attempt_id, step) VALUES(?, ?)"},
       {&upsert_rollup_,
        "INSERT INTO rollups VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
        " ON CONFLICT(attempt_id, level, bucket) DO UPDATE SET"
@@ -143,6 +152,12 @@ absl::Status SqliteStore::write_items(const std::vector<const CommitItem*>& item
   for (const CommitItem* item : items) {
     if (absl::Status status = write_begin(*item); !status.ok()) return status;
     if (absl::Status status = write_segments(*item); !status.ok()) return status;
+    if (absl::Status status = write_flights(*item); !status.ok()) return status;
+    for (const std::uint64_t step : item->checkpoints) {
+      insert_checkpoint_.bind(1, item->attempt_id);
+      insert_checkpoint_.bind(2, step);
+      if (absl::Status status = insert_checkpoint_.run(); !status.ok()) return status;
+    }
     for (const EventRow& event : item->events) {
       if (absl::Status status = write_event(event); !status.ok()) return status;
     }
@@ -193,6 +208,22 @@ absl::Status SqliteStore::write_segments(const CommitItem& item) {
     insert_segment_.bind(6, segment.last_step);
     insert_segment_.bind_blob(7, segment.data);
     if (absl::Status status = insert_segment_.run(); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SqliteStore::write_flights(const CommitItem& item) {
+  for (const Flight& flight : item.flights) {
+    insert_flight_.bind(1, item.attempt_id);
+    insert_flight_.bind(2, flight.rank);
+    insert_flight_.bind(3, flight.sequence);
+    insert_flight_.bind(4, flight.step);
+    insert_flight_.bind_blob(5, flight.data);
+    if (absl::Status status = insert_flight_.run(); !status.ok()) return status;
+    prune_flights_.bind(1, item.attempt_id);
+    prune_flights_.bind(2, flight.rank);
+    prune_flights_.bind(3, std::uint64_t{limits::kFlightsKeptPerRank});
+    if (absl::Status status = prune_flights_.run(); !status.ok()) return status;
   }
   return absl::OkStatus();
 }

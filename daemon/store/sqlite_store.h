@@ -44,6 +44,7 @@ class SqliteStore final : public Store {
   absl::Status write_items(const std::vector<const CommitItem*>& items);
   absl::Status write_begin(const CommitItem& item);
   absl::Status write_segments(const CommitItem& item);
+  absl::Status write_flights(const CommitItem& item);
   absl::Status write_event(const EventRow& event);
   absl::Status write_progress(std::int64_t attempt_id, const AttemptProgress& progress);
   absl::Status write_rollup(const BucketKey& key, const Rollup& rollup);
@@ -54,7 +55,7 @@ class SqliteStore final : public Store {
   int log_pages_ = 0;  // in the write-ahead log after the last commit
   Statement begin_, commit_, rollback_;
   Statement insert_run_, insert_attempt_, insert_segment_, upsert_event_, update_attempt_,
-      upsert_rollup_;
+      upsert_rollup_, insert_flight_, prune_flights_, insert_checkpoint_;
 };
 
 }  // namespace gradwarden::store

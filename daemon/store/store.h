@@ -45,6 +45,15 @@ struct EventRow {
   std::string data;  // a serialized gradwarden.v1.Event
 };
 
+// A recording of one rank's flight recorder, which ends at the step of an event.
+struct Flight {
+  std::int64_t attempt_id = 0;  // set by the reader
+  std::uint32_t rank = 0;
+  std::uint64_t sequence = 0;  // of the report that it came with
+  std::uint64_t step = 0;
+  std::string data;  // a serialized gradwarden.v1.FlightRecording
+};
+
 struct RunRow {
   std::int64_t id = 0;
   std::string name;
@@ -98,6 +107,8 @@ struct CommitItem {
   std::vector<Segment> segments;
   std::vector<RollupDelta> rollups;
   std::vector<EventRow> events;
+  std::vector<Flight> flights;             // of each rank the newest are kept
+  std::vector<std::uint64_t> checkpoints;  // steps; the same one again counts once
   std::optional<AttemptProgress> progress;
 };
 
@@ -141,6 +152,19 @@ class StoreReader {
   // Buckets of a level that overlap [first, last], in order.
   virtual absl::StatusOr<std::vector<Rollup>> rollups(std::int64_t attempt_id, std::uint32_t level,
                                                       std::uint64_t first, std::uint64_t last) = 0;
+
+  // The last recording, or the one nearest to `step` that may hold it; of one rank, or of the
+  // lowest that has one of that step.
+  virtual absl::StatusOr<std::optional<Flight>> flight(std::int64_t attempt_id,
+                                                       std::optional<std::uint64_t> step,
+                                                       std::optional<std::uint32_t> rank) = 0;
+  // The ranks that have a recording of exactly this step, in order.
+  virtual absl::StatusOr<std::vector<std::uint32_t>> flight_ranks(std::int64_t attempt_id,
+                                                                  std::uint64_t step,
+                                                                  std::uint32_t limit) = 0;
+  // The highest steps of completed checkpoints, in order.
+  virtual absl::StatusOr<std::vector<std::uint64_t>> checkpoints(std::int64_t attempt_id,
+                                                                 std::uint32_t limit) = 0;
 
   // Serialized events with an id above `after_id`, in order of id. 0 as run or attempt means all.
   virtual absl::StatusOr<std::vector<std::string>> events(std::int64_t run_id,

@@ -13,54 +13,17 @@
 #include "proto/history_file.h"
 #include "tests/unit/allocation_counter.h"
 #include "tests/unit/fake_daemon.h"
+#include "tests/unit/reporter_fixture.h"
 
 namespace gradwarden {
 namespace {
 
 using std::chrono::milliseconds;
+using test::eventually;
 using test::FakeDaemon;
-
-RunShape shape_of(std::uint32_t rank = 0, std::uint32_t world_size = 1) {
-  RunShape shape;
-  shape.groups = {"layer0"};
-  shape.tensors = {"layer0.w"};
-  shape.group_of_tensor = {0};
-  shape.rank = rank;
-  shape.world_size = world_size;
-  return shape;
-}
-
-StepRecord record_of(std::uint64_t step) {
-  static const double kNorms[] = {1.0};
-  static const std::uint64_t kCounts[] = {0};
-  StepRecord record;
-  record.step = step;
-  record.grad_norm = 1.0;
-  record.loss = 0.5;
-  record.group_norms = kNorms;
-  record.group_max_abs = kNorms;
-  record.group_nan_counts = record.group_inf_counts = record.group_zero_counts = kCounts;
-  record.shard_norms = kNorms;
-  return record;
-}
-
-ReporterOptions options_for(const std::string& daemon) {
-  ReporterOptions options;
-  options.daemon = daemon;
-  options.run = "test";
-  options.poll_interval = milliseconds(2);
-  options.close_timeout = milliseconds(10000);
-  return options;
-}
-
-bool eventually(const std::function<bool()>& condition) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::sleep_for(milliseconds(2));
-  }
-  return true;
-}
+using test::options_for;
+using test::record_of;
+using test::shape_of;
 
 TEST(Reporter, DeliversEveryRecordInOrderAndSaysGoodbye) {
   FakeDaemon daemon;

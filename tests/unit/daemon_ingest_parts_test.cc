@@ -2,12 +2,14 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <random>
 #include <set>
 
 #include "daemon/ingest/batch_processor.h"
 #include "daemon/ingest/event_builder.h"
 #include "daemon/ingest/interval_set.h"
+#include "proto/limits.h"
 
 namespace gradwarden::ingest {
 namespace {
@@ -68,8 +70,9 @@ class BatchProcessorTest : public ::testing::Test {
     for (const std::uint64_t sequence : sequences) *batch.add_reports() = report(sequence);
     return batch;
   }
-  Outcome process(const v1::ReportBatch& batch, std::uint32_t rank = 0) {
-    return processor_.process(attempt_, rank, batch, batch.SerializeAsString());
+  Outcome process(v1::ReportBatch batch, std::uint32_t rank = 0) {
+    const std::string bytes = batch.SerializeAsString();
+    return processor_.process(attempt_, rank, batch, bytes);
   }
   // Sequences in the segments of an outcome.
   static std::vector<std::uint64_t> stored(const Outcome& outcome) {
@@ -166,6 +169,65 @@ TEST_F(BatchProcessorTest, AnIncidentKeepsItsEventIdFromBatchToBatchAndOverARest
   EXPECT_TRUE(end.events[0].has_end_step());
 }
 
+TEST_F(BatchProcessorTest, AFlightIsStoredBesideItsReportAndOnlyOnce) {
+  v1::ReportBatch in = batch({1, 2, 3});
+  v1::FlightRecording& flight = *in.mutable_reports(1)->mutable_flight();
+  flight.add_tensors()->set_name("w");
+  flight.add_steps()->set_step(1002);
+  flight.mutable_steps(0)->add_norms(1);
+  flight.mutable_steps(0)->add_max_abs(1);
+  const Outcome outcome = process(in, 1);
+  EXPECT_THAT(stored(outcome), ::testing::ElementsAre(1, 2, 3));
+  ASSERT_EQ(outcome.item->segments.size(), 1u);
+  v1::ReportBatch kept;
+  ASSERT_TRUE(kept.ParseFromString(outcome.item->segments[0].data));
+  for (const v1::Report& one : kept.reports()) EXPECT_FALSE(one.has_flight());
+  ASSERT_EQ(outcome.item->flights.size(), 1u);
+  EXPECT_EQ(outcome.item->flights[0].rank, 1u);
+  EXPECT_EQ(outcome.item->flights[0].sequence, 2u);
+  EXPECT_EQ(outcome.item->flights[0].step, 1002u);
+  EXPECT_EQ(outcome.item->flights[0].data, flight.SerializeAsString());
+  EXPECT_EQ(process(in, 1).item, nullptr);
+}
+
+TEST_F(BatchProcessorTest, CheckpointsComeFromReportsAndFromTheGoodbye) {
+  v1::ReportBatch in = batch({1, 2});
+  in.mutable_reports(0)->add_checkpoint_steps(900);
+  in.mutable_reports(1)->add_checkpoint_steps(1000);
+  EXPECT_THAT(process(in).item->checkpoints, ::testing::ElementsAre(900, 1000));
+  EXPECT_EQ(attempt_.last_checkpoint, 1000u);
+  v1::Goodbye goodbye;
+  goodbye.add_checkpoint_steps(950);
+  processor_.note_checkpoints(attempt_, goodbye.checkpoint_steps());
+  EXPECT_THAT(processor_.finish(attempt_).item->checkpoints, ::testing::ElementsAre(950));
+  EXPECT_EQ(attempt_.last_checkpoint, 1000u);
+  EXPECT_TRUE(process(batch({3})).item->checkpoints.empty());
+}
+
+TEST_F(BatchProcessorTest, MetricsTakeNoMoreSignalsThanAReportMayHave) {
+  attempt_.metrics = runs_.acquire("run", 42);
+  for (std::uint64_t i = 1; i <= 3; ++i) {
+    v1::ReportBatch in = batch({i});
+    in.mutable_reports(0)->set_gradient_noise_scale(static_cast<double>(i));
+    in.mutable_reports(0)->set_audited_replicas(10);
+    in.mutable_reports(0)->add_mismatches()->set_signal("parameter");
+    in.mutable_reports(0)->add_mismatches()->set_signal("parameter");
+    in.mutable_reports(0)->mutable_mismatches(0)->set_declared_identical(true);
+    for (int s = 0; s < 10; ++s) {
+      v1::SignalStatistics& signal = *in.mutable_reports(0)->add_signals();
+      signal.set_name("s" + std::to_string(s) + (s == 0 ? "" : "-" + std::to_string(i)));
+      signal.set_norm(static_cast<double>(i));
+    }
+    process(in);
+  }
+  const metrics::RunValues values = attempt_.metrics->copy();
+  EXPECT_EQ(values.signal_norms.size(), limits::kMaxSignals);
+  EXPECT_EQ(values.signal_norms.at("s0"), 3);
+  EXPECT_EQ(values.gradient_noise_scale, 3);
+  EXPECT_EQ(values.audited_replicas, 30u);
+  EXPECT_EQ(values.replica_mismatches, 3u);
+}
+
 TEST_F(BatchProcessorTest, AShadowDecisionIsNotCountedAsASkip) {
   v1::ReportBatch in = batch({1});
   in.mutable_reports(0)->set_decision(v1::DECISION_SKIP);
@@ -187,6 +249,74 @@ TEST(EventBuilder, SaysWhatHappenedInOneSentence) {
   EXPECT_THAT(event_line(event),
               HasSubstr("run=run attempt=a1 step=812 kind=grad_spike severity=warning"));
   EXPECT_FALSE(event.action().empty());
+}
+
+detect::Incident incident_of(std::string_view kind, detect::Severity severity) {
+  detect::Incident incident;
+  incident.kind = kind;
+  incident.severity = severity;
+  incident.start_step = incident.peak_step = incident.last_step = 200;
+  return incident;
+}
+
+TEST(EventBuilder, ADesyncNamesTensorSignalElementAndRanks) {
+  detect::Incident incident = incident_of("replica_desync", detect::Severity::kCritical);
+  incident.signal = "parameter";
+  incident.tensor = "fc.weight";
+  incident.element = 128;
+  incident.ranks = {2};
+  incident.rank = 2;
+  incident.rank_count = 1;
+  incident.value = 1;
+  v1::Event event = build_event(7, "run", "a1", incident);
+  EXPECT_EQ(event.message(),
+            "replicas of parameter fc.weight from element 128 on differ on rank 2, though declared "
+            "identical (step 200)");
+  EXPECT_EQ(event.rank(), 2u);
+  EXPECT_THAT(event.ranks(), ::testing::ElementsAre(2));
+  EXPECT_THAT(event.action(), HasSubstr("stop: the ranks no longer train one model"));
+  incident.ranks = {1, 3, 5};
+  incident.rank_count = 3;
+  incident.value = 12;
+  EXPECT_THAT(build_event(7, "run", "a1", incident).message(),
+              HasSubstr("ranks 1, 3 and 5, though declared identical; 12 such stretches"));
+  incident.rank_count = 10;
+  incident.severity = detect::Severity::kInfo;
+  event = build_event(7, "run", "a1", incident);
+  EXPECT_THAT(event.message(), HasSubstr("ranks 1, 3, 5 and 7 more, which rounding may explain"));
+  EXPECT_THAT(event.action(), HasSubstr("nothing, unless it grows"));
+}
+
+TEST(EventBuilder, AnOutlierNamesTheRankAndHowFarItIs) {
+  detect::Incident incident = incident_of("rank_outlier", detect::Severity::kWarning);
+  incident.signal = "local_norm_above_median";
+  incident.rank = 3;
+  incident.value = 17.25;
+  incident.baseline = 0.5;
+  EXPECT_EQ(build_event(7, "run", "a1", incident).message(),
+            "rank 3's own gradient norm at step 200 is 17.25 times above the median of 0.5 of all "
+            "ranks");
+  incident.signal = "local_norm_below_median";
+  incident.value = std::numeric_limits<double>::infinity();
+  incident.last_step = 210;
+  EXPECT_EQ(build_event(7, "run", "a1", incident).message(),
+            "rank 3's own gradient norm at step 200 is 0, while the median of all ranks is 0.5 "
+            "(steps 200 to 210)");
+}
+
+TEST(EventBuilder, ANonFiniteStepSaysWhereItWasBornOrThatThisIsUnknown) {
+  detect::Incident incident = incident_of("non_finite", detect::Severity::kWarning);
+  incident.value = 2;
+  const auto message = [&] { return build_event(7, "run", "a1", incident).message(); };
+  EXPECT_EQ(message(), "2 non-finite gradient elements, origin unknown (step 200)");
+  incident.tensor = "w";
+  incident.element = 5;
+  incident.rank = 1;
+  EXPECT_EQ(message(),
+            "2 non-finite gradient elements in w, element 5, held by rank 1 (origin unknown: seen "
+            "after the reduction only) (step 200)");
+  incident.born_locally = true;
+  EXPECT_EQ(message(), "2 non-finite gradient elements in w, element 5, born on rank 1 (step 200)");
 }
 
 }  // namespace

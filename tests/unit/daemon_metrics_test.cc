@@ -51,6 +51,25 @@ TEST_F(MetricsPage, ShowsARunAndLeavesOutWhatItDoesNotHave) {
   EXPECT_THAT(page(), Not(HasSubstr("gradwarden_grad_norm_rolling_mean{")));
 }
 
+TEST_F(MetricsPage, ShowsSignalsAuditsNoiseScaleAndCheckpointsOnceThereAreSome) {
+  const auto run = runs_.acquire("run", now_);
+  EXPECT_THAT(page(), Not(HasSubstr("gradwarden_gradient_noise_scale{")));
+  EXPECT_THAT(page(), Not(HasSubstr("gradwarden_last_checkpoint_step{")));
+  EXPECT_THAT(page(), Not(HasSubstr("gradwarden_signal_norm{")));
+  run->update([&](RunValues& values) {
+    values.gradient_noise_scale = 12.5;
+    values.signal_norms["parameter"] = 3;
+    values.audited_replicas = 40;
+    values.replica_mismatches = 2;
+    values.last_checkpoint_step = 0;
+  });
+  EXPECT_EQ(metric_value(page(), "gradwarden_gradient_noise_scale{run=\"run\"}"), 12.5);
+  EXPECT_EQ(metric_value(page(), "gradwarden_signal_norm{run=\"run\",signal=\"parameter\"}"), 3);
+  EXPECT_EQ(metric_value(page(), "gradwarden_audited_replicas_total{run=\"run\"}"), 40);
+  EXPECT_EQ(metric_value(page(), "gradwarden_replica_mismatches_total{run=\"run\"}"), 2);
+  EXPECT_EQ(metric_value(page(), "gradwarden_last_checkpoint_step{run=\"run\"}"), 0);
+}
+
 TEST_F(MetricsPage, ANormThatIsNotFiniteStaysVisible) {
   runs_.acquire("run", now_)->update([&](RunValues& values) {
     values.any_step = true;

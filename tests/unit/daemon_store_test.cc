@@ -12,51 +12,13 @@
 #include "daemon/store/data_lock.h"
 #include "daemon/store/sqlite.h"
 #include "daemon/store/sqlite_store.h"
+#include "tests/unit/store_fixture.h"
 
 namespace gradwarden::store {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-class StoreTest : public ::testing::Test {
- protected:
-  StoreTest() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "gradwarden-XXXXXX").string();
-    folder_ = ::mkdtemp(pattern.data());
-    open();
-  }
-  ~StoreTest() override { std::filesystem::remove_all(folder_); }
-
-  void open() {
-    reader_.reset();
-    store_.reset();
-    auto store = SqliteStore::open({folder_, Durability::kProcess});
-    ASSERT_TRUE(store.ok()) << store.status();
-    store_ = *std::move(store);
-    reader_ = *store_->open_reader();
-  }
-  void commit(const CommitItem& item) {
-    const absl::Status status = store_->commit({&item});
-    ASSERT_TRUE(status.ok()) << status;
-  }
-
-  static CommitItem begin_item() {
-    CommitItem item;
-    item.new_run = {1, "run", 5};
-    item.new_attempt = {1, 1, "a1", 1, 6, "hello"};
-    item.attempt_id = 1;
-    return item;
-  }
-  static Segment segment(std::uint64_t first, std::uint64_t last, std::uint64_t first_step) {
-    return {
-        0, 0, first, last, first_step, first_step + last - first, "data " + std::to_string(first)};
-  }
-
-  std::string folder_;
-  std::unique_ptr<SqliteStore> store_;
-  std::unique_ptr<StoreReader> reader_;
-};
 
 using Store = StoreTest;
 

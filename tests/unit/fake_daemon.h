@@ -54,6 +54,10 @@ class FakeDaemon final : public v1::IngestService::Service {
     const std::lock_guard lock(mutex_);
     return heartbeats_;
   }
+  v1::Goodbye goodbye() {
+    const std::lock_guard lock(mutex_);
+    return goodbye_;
+  }
   int goodbyes() {
     const std::lock_guard lock(mutex_);
     return goodbyes_;
@@ -79,6 +83,7 @@ class FakeDaemon final : public v1::IngestService::Service {
         const std::lock_guard lock(mutex_);
         heartbeats_ += request.has_heartbeat() ? 1 : 0;
         goodbyes_ += request.has_goodbye() ? 1 : 0;
+        if (request.has_goodbye()) goodbye_ = request.goodbye();
         if (!request.has_goodbye()) continue;
         response.set_goodbye(true);
       }
@@ -116,6 +121,7 @@ class FakeDaemon final : public v1::IngestService::Service {
   std::vector<std::uint64_t> order_;
   int heartbeats_ = 0;
   int goodbyes_ = 0;
+  v1::Goodbye goodbye_;
   int port_ = 0;
   std::unique_ptr<grpc::Server> server_;
 };

@@ -150,6 +150,8 @@ TEST(Validate, AcceptsWhatEachPolicySends) {
     });
   };
   EXPECT_EQ(accepted(v1::DECISION_CLIP, v1::REASON_GROUP_MAX_NORM, 1), "");
+  EXPECT_EQ(accepted(v1::DECISION_CLIP, v1::REASON_ADAPTIVE_CLIP, 1), "");
+  EXPECT_THAT(accepted(v1::DECISION_SKIP, v1::REASON_ADAPTIVE_CLIP, 1), HasSubstr("decision"));
   EXPECT_EQ(accepted(v1::DECISION_CLIP, v1::REASON_SKIP_LIMIT, 1), "");
   EXPECT_EQ(accepted(v1::DECISION_SKIP, v1::REASON_Z_SCORE, 1), "");
   EXPECT_EQ(accepted(v1::DECISION_REDUCE, v1::REASON_ROBUST_Z_SCORE, 0.5), "");
@@ -185,6 +187,126 @@ TEST(Validate, BoundsNonFiniteEntriesAndBatchIds) {
               HasSubstr("batch_ids: \"a?b\", allowed is printable"));
   EXPECT_THAT(problem_of([](auto& r) { r.add_batch_ids(std::string(129, 'x')); }),
               HasSubstr("of 129 bytes"));
+}
+
+TEST(Validate, MismatchesNameRanksAndGroupsThatThereAre) {
+  const auto problem_with = [](const std::function<void(v1::ReplicaMismatch&)>& change) {
+    return problem_of([&](auto& r) {
+      r.set_audited_replicas(5);
+      v1::ReplicaMismatch& mismatch = *r.add_mismatches();
+      mismatch.set_signal("parameter");
+      mismatch.add_ranks(3);
+      mismatch.set_rank_count(1);
+      mismatch.set_relative_difference(kNan);
+      change(mismatch);
+    });
+  };
+  EXPECT_EQ(problem_with([](auto&) {}), "");
+  EXPECT_THAT(problem_with([](auto& m) { m.set_ranks(0, 4); }),
+              HasSubstr("mismatches.ranks: 4, allowed is below world_size 4"));
+  EXPECT_THAT(problem_with([](auto& m) { m.set_rank_count(5); }),
+              HasSubstr("mismatches.rank_count: 5, allowed is from the 1 entries of ranks to "
+                        "world_size 4"));
+  EXPECT_THAT(problem_with([](auto& m) { m.set_group(2); }), HasSubstr("mismatches.group: 2"));
+  EXPECT_THAT(problem_with([](auto& m) { m.clear_signal(); }),
+              HasSubstr("mismatches.signal: \"\""));
+  EXPECT_THAT(problem_with([](auto& m) { m.set_tensor(std::string(401, 'x')); }),
+              HasSubstr("of 401 bytes"));
+  EXPECT_THAT(problem_with([](auto& m) { m.set_relative_difference(-1); }),
+              HasSubstr("relative_difference: -1"));
+  EXPECT_THAT(problem_with([](auto& m) {
+                for (int i = 0; i < 8; ++i) m.add_ranks(0);
+              }),
+              HasSubstr("mismatches.ranks: 9 entries, allowed is at most 8"));
+  EXPECT_THAT(problem_of([](auto& r) {
+                for (int i = 0; i < 65; ++i) r.add_mismatches();
+              }),
+              HasSubstr("mismatches: 65 entries, allowed is at most 64"));
+}
+
+TEST(Validate, SignalsHaveANameAndOneNormPerGroupOrNone) {
+  const auto problem_with = [](const std::function<void(v1::SignalStatistics&)>& change) {
+    return problem_of([&](auto& r) {
+      v1::SignalStatistics& signal = *r.add_signals();
+      signal.set_name("adam.exp_avg");
+      signal.add_group_norms(1);
+      signal.add_group_norms(kNan);
+      change(signal);
+    });
+  };
+  EXPECT_EQ(problem_with([](auto&) {}), "");
+  EXPECT_THAT(problem_with([](auto& s) { s.clear_name(); }), HasSubstr("signals.name: \"\""));
+  EXPECT_THAT(problem_with([](auto& s) { s.add_group_norms(1); }),
+              HasSubstr("signals.group_norms: 3 entries, allowed is 0 or 2"));
+  EXPECT_THAT(problem_with([](auto& s) { s.set_group_norms(0, -1); }),
+              HasSubstr("signals.group_norms: -1"));
+  EXPECT_THAT(problem_with([](auto& s) { s.set_norm(-1); }), HasSubstr("signals.norm: -1"));
+  EXPECT_THAT(problem_with([](auto& s) { s.set_max_abs(kNan); }), HasSubstr("signals.max_abs"));
+  EXPECT_THAT(problem_of([](auto& r) {
+                for (int i = 0; i < 17; ++i) r.add_signals()->set_name("s");
+              }),
+              HasSubstr("signals: 17 entries, allowed is at most 16"));
+}
+
+TEST(Validate, ANoiseScaleIsFiniteAndCheckpointsAreFewAndSteps) {
+  EXPECT_EQ(problem_of([](auto& r) { r.set_gradient_noise_scale(0); }), "");
+  for (const double bad : {kNan, kInf, -1.0}) {
+    EXPECT_THAT(problem_of([&](auto& r) { r.set_gradient_noise_scale(bad); }),
+                HasSubstr("gradient_noise_scale"));
+  }
+  EXPECT_EQ(problem_of([](auto& r) { r.add_checkpoint_steps(7); }), "");
+  EXPECT_THAT(problem_of([](auto& r) { r.add_checkpoint_steps(~0ULL); }),
+              HasSubstr("checkpoint_steps: 18446744073709551615, allowed is 0 to 2^52"));
+  EXPECT_THAT(problem_of([](auto& r) {
+                for (int i = 0; i < 65; ++i) r.add_checkpoint_steps(1);
+              }),
+              HasSubstr("65 entries, allowed is at most 64"));
+  v1::Goodbye goodbye;
+  for (int i = 0; i < 65; ++i) goodbye.add_checkpoint_steps(1);
+  EXPECT_THAT(*check_goodbye(goodbye), HasSubstr("checkpoint_steps: 65 entries"));
+}
+
+TEST(Validate, AFlightHasAValuePerTensorInEachStepAndIsBounded) {
+  const auto problem_with = [](const std::function<void(v1::FlightRecording&)>& change) {
+    return problem_of([&](auto& r) {
+      v1::FlightRecording& flight = *r.mutable_flight();
+      for (int t = 0; t < 2; ++t) flight.add_tensors()->set_name("w");
+      v1::FlightRecording::Step& step = *flight.add_steps();
+      step.set_grad_norm(kNan);
+      for (int t = 0; t < 2; ++t) {
+        step.add_norms(1);
+        step.add_max_abs(1);
+      }
+      change(flight);
+    });
+  };
+  EXPECT_EQ(problem_with([](auto&) {}), "");
+  EXPECT_EQ(problem_with([](auto& f) {
+              for (int t = 0; t < 2; ++t) f.mutable_steps(0)->add_non_finite_counts(1);
+            }),
+            "");
+  EXPECT_THAT(problem_with([](auto& f) { f.mutable_steps(0)->add_norms(1); }),
+              HasSubstr("flight.steps.norms: 3 entries, allowed is 2 (one per entry of "
+                        "flight.tensors)"));
+  EXPECT_THAT(problem_with([](auto& f) { f.mutable_steps(0)->clear_max_abs(); }),
+              HasSubstr("flight.steps.max_abs: 0 entries"));
+  EXPECT_THAT(problem_with([](auto& f) { f.mutable_steps(0)->add_non_finite_counts(1); }),
+              HasSubstr("flight.steps.non_finite_counts: 1 entries"));
+  for (const float bad :
+       {-1.0F, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
+    EXPECT_THAT(problem_with([&](auto& f) { f.mutable_steps(0)->set_norms(0, bad); }),
+                HasSubstr("flight.steps.norms"));
+  }
+  EXPECT_THAT(problem_with([](auto& f) { f.mutable_tensors(0)->set_name("a\nb"); }),
+              HasSubstr("flight.tensors.name"));
+  EXPECT_THAT(problem_with([](auto& f) {
+                for (int i = 0; i < 64; ++i) *f.add_steps() = f.steps(0);
+              }),
+              HasSubstr("flight.steps: 65 entries, allowed is at most 64"));
+  EXPECT_THAT(problem_with([](auto& f) {
+                for (int i = 0; i < 4000; ++i) f.add_tensors()->set_name(std::string(300, 'x'));
+              }),
+              HasSubstr("bytes, allowed is at most 1048576 bytes; leave out the oldest steps"));
 }
 
 TEST(Validate, RunAndAttemptNamesArePrintableAndWithoutSlash) {
@@ -224,6 +346,18 @@ TEST(Validate, AHistoryRequestHasItsStepsInOrder) {
   EXPECT_EQ(check_stream_history(request), std::nullopt);
   request.set_last_step(9);
   EXPECT_THAT(*check_stream_history(request), HasSubstr("last_step: 9, allowed is 0"));
+}
+
+TEST(Validate, ARequestForAFlightNamesARunAndARankThatCanBe) {
+  v1::GetFlightRequest request;
+  EXPECT_TRUE(check_get_flight(request).has_value());
+  request.set_run("run");
+  EXPECT_EQ(check_get_flight(request), std::nullopt);
+  request.set_rank(65536);
+  EXPECT_THAT(*check_get_flight(request), HasSubstr("rank: 65536, allowed is below"));
+  request.set_rank(0);
+  request.set_step(~0ULL);
+  EXPECT_THAT(*check_get_flight(request), HasSubstr("step"));
 }
 
 TEST(Validate, HeartbeatAndGoodbyeAreBounded) {

@@ -24,7 +24,8 @@ struct ReporterOptions {
   std::string history_path = {};  // also keep a local history file here (rank 0); empty: none
   // Every rank writes what its flight recorder holds into a file here when an event happens (a step
   // is skipped or reduced, something is not finite, replicas declared identical differ): a local
-  // history file "<run>-<attempt>-rank<rank>-step<step>.gwh". Empty: it is only sent.
+  // history file "<run>-<attempt>-rank<rank>-step<step>.gwh", of at most 4 MiB (the newest steps).
+  // Created if it is not there. Empty: it is only sent.
   std::string flight_directory = {};
   std::uint64_t ring_bytes = 8u << 20;  // records that may wait for the reporter's thread
   std::uint64_t backlog_bytes =
@@ -48,8 +49,10 @@ struct ReporterStatistics {
   std::string last_error;  // empty if there was none
 };
 
-// Rank 0 streams every step; the other ranks heartbeats and steps in which they hold something
-// non-finite. submit() comes from one thread. After a fork() the child's copy does nothing.
+// Rank 0 streams every step; the other ranks heartbeats, steps in which they hold something
+// non-finite, and events. With the report of an event goes what the rank's flight recorder holds,
+// at most once in 64 steps and within a size limit. submit() comes from one thread. After a fork()
+// the child's copy does nothing.
 class GRADWARDEN_API Reporter final : public StepSink {
  public:
   // Collective: rank 0 makes the attempt's id and shares it. Throws Error on misuse. Starts no
