@@ -1,5 +1,6 @@
 #include "gradwarden/gradwarden.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <string_view>
@@ -13,6 +14,12 @@ namespace gradwarden::c_api {
 namespace {
 
 thread_local std::string last_error;
+
+// More than 8 dimensions are for bind to refuse: none are read beyond one more.
+std::vector<std::uint64_t> extents_of(const std::uint64_t* values, std::uint32_t dimensions) {
+  if (values == nullptr) return {};
+  return {values, values + std::min<std::uint32_t>(dimensions, 9)};
+}
 
 // What is wrong with them is for bind to find, on all ranks together: a null array or name becomes
 // an empty name, which bind refuses.
@@ -29,9 +36,29 @@ std::vector<TensorShard> shards_of(const gradwarden_shard* shards, std::size_t c
     shard.dtype = small_enum<DType>(s.dtype);
     shard.total_count = s.total_count;
     shard.offset = s.offset;
+    shard.shape = extents_of(s.shape, s.dimensions);
+    shard.start = extents_of(s.start, s.dimensions);
+    shard.extent = extents_of(s.extent, s.dimensions);
+    shard.replicas = s.replicas;
+    shard.identical = s.identical != 0;
     list.push_back(std::move(shard));
   }
   return list;
+}
+
+struct OwnedList {
+  std::string name;
+  std::vector<TensorShard> shards;
+};
+
+std::vector<OwnedList> lists_of(const gradwarden_tensor_list* lists, std::size_t count) {
+  std::vector<OwnedList> owned;
+  if (lists == nullptr && count != 0) owned.emplace_back();  // its empty name is refused by bind
+  for (std::size_t i = 0; lists != nullptr && i < count; ++i) {
+    owned.push_back({lists[i].name != nullptr ? lists[i].name : "",
+                     shards_of(lists[i].shards, lists[i].shard_count)});
+  }
+  return owned;
 }
 
 std::optional<double> optional_of(const double* value) {
@@ -46,6 +73,7 @@ gradwarden_step_outcome outcome_of(const StepOutcome& from) {
   outcome.clip_coefficient = from.clip_coefficient;
   outcome.learning_rate_factor = from.learning_rate_factor;
   outcome.clipped_groups = from.clipped_groups;
+  outcome.clipped_tensors = from.clipped_tensors;
   outcome.should_update = from.should_update() ? 1 : 0;
   outcome.stop_requested = from.stop_requested ? 1 : 0;
   return outcome;
@@ -121,6 +149,15 @@ gradwarden_status gradwarden_reporter_create(const gradwarden_reporter_options* 
   });
 }
 
+gradwarden_status gradwarden_reporter_mark_checkpoint(gradwarden_reporter* reporter,
+                                                      uint64_t step) {
+  if (reporter == nullptr) return null_argument(__func__, "reporter");
+  return guarded([&] {
+    reporter->reporter->mark_checkpoint(step);
+    return GRADWARDEN_OK;
+  });
+}
+
 void gradwarden_reporter_destroy(gradwarden_reporter* reporter) { delete reporter; }
 
 // ---- guard -------------------------------------------------------------------------------------
@@ -145,11 +182,34 @@ void gradwarden_guard_destroy(gradwarden_guard* guard) { delete guard; }
 gradwarden_status gradwarden_guard_bind(gradwarden_guard* guard, const gradwarden_shard* shards,
                                         size_t shard_count, const gradwarden_shard* local,
                                         size_t local_count) {
+  gradwarden_bindings bindings{};
+  bindings.struct_size = sizeof bindings;
+  bindings.gradients = shards;
+  bindings.gradient_count = shard_count;
+  bindings.local = local;
+  bindings.local_count = local_count;
+  return gradwarden_guard_bind_all(guard, &bindings);
+}
+
+gradwarden_status gradwarden_guard_bind_all(gradwarden_guard* guard,
+                                            const gradwarden_bindings* bindings) {
+  using gradwarden::c_api::shards_of;
   if (guard == nullptr) return null_argument(__func__, "guard");
   return guarded([&] {
+    gradwarden_bindings given{};
+    given.gradient_count =
+        1;  // null bindings are refused as a null array is, on all ranks together
+    if (bindings != nullptr) {
+      std::memcpy(&given, bindings, std::min(bindings->struct_size, sizeof given));
+    }
+    const auto gradients = shards_of(given.gradients, given.gradient_count);
+    const auto local = shards_of(given.local, given.local_count);
+    const auto parameters = shards_of(given.parameters, given.parameter_count);
+    const auto lists = gradwarden::c_api::lists_of(given.others, given.other_count);
+    std::vector<gradwarden::TensorList> others;
+    for (const auto& [name, shards] : lists) others.push_back({name, shards});
     guard->bound = false;
-    guard->guard->bind(gradwarden::c_api::shards_of(shards, shard_count),
-                       gradwarden::c_api::shards_of(local, local_count));
+    guard->guard->bind({gradients, local, parameters, others});
     guard->bound = true;
     return GRADWARDEN_OK;
   });

@@ -53,6 +53,7 @@ struct Guard::Impl final : StepSource {
   StepOutcome outcome_of(const kernels::StepVerdict& verdict) const noexcept;
   void clip_groups(StepOutcome& outcome) noexcept;
   double coefficient_of(const guard::Segment& segment) const noexcept;
+  double limit_of(const guard::Segment& segment) const noexcept;
   void act(const StepOutcome& outcome) noexcept;
   void record(const StepInput& input, const StepOutcome& outcome,
               const kernels::StepVerdict& verdict) noexcept;

@@ -175,6 +175,13 @@ double Guard::Impl::coefficient_of(const guard::Segment& segment) const noexcept
   return tensors_clip ? std::min(group, adaptive.coefficient(segment.tensor)) : group;
 }
 
+double Guard::Impl::limit_of(const guard::Segment& segment) const noexcept {
+  const kernels::GroupPolicy& policy = group_policies[segment.group];
+  if (non_finite()) return policy.value_limit;
+  return kernels::needed_limit(policy, global.group_max_abs[segment.group],
+                               coefficient_of(segment));
+}
+
 // The one write to gradient memory: clip coefficients, loss scale and limits in one pass. A skipped
 // step is left untouched.
 void Guard::Impl::act(const StepOutcome& outcome) noexcept {
@@ -187,7 +194,7 @@ void Guard::Impl::act(const StepOutcome& outcome) noexcept {
     if (outcome.shadow) continue;
     scalings[i].factor = coefficient_of(segment);
     if (global.loss_scale > 0) scalings[i].factor /= global.loss_scale;
-    scalings[i].limit = group_policies[segment.group].value_limit;
+    scalings[i].limit = limit_of(segment);
   }
   kernels::scale(scaled, scalings, threads);
 }

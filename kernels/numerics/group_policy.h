@@ -21,6 +21,14 @@ GRADWARDEN_HD inline double group_coefficient(const GroupPolicy& policy, double 
   return own < whole ? own : whole;
 }
 
+// The limit that the group's elements need: 0, so that memory stays untouched where nothing else is
+// to be done, when even the largest is within it after `coefficient`. `max_abs` is unscaled, of
+// elements that are all finite. The margin covers what rounding to float may add.
+GRADWARDEN_HD inline double needed_limit(const GroupPolicy& policy, double max_abs,
+                                         double coefficient) {
+  return max_abs * coefficient <= policy.value_limit * (1 - 1e-6) ? 0.0 : policy.value_limit;
+}
+
 // Adaptive gradient clipping (Brock et al. 2021, arXiv 2102.06171) of one tensor: its gradient's
 // norm is kept within `ratio` times its parameter's norm, of which a smaller one than `least`
 // counts as `least`, so that a tensor that starts at zero can grow. ratio <= 0: do not clip.

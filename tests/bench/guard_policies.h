@@ -27,6 +27,7 @@ struct Policy {
   double norm_type = 2;
   double loss_scale = 0;
   bool observe_local = false;
+  bool parameters = false;          // as large as the gradients, bound beside them
   bool level_is_threshold = false;  // clips by what the window has seen
   std::function<void(const Scene&, GuardOptions&)> set;
 };
@@ -52,9 +53,14 @@ inline std::vector<Policy> clipping_policies() {
   const auto values = [](const Scene& scene, GuardOptions& o) {
     o.value_limit = scene.beside(scene.max_abs);
   };
+  // The parameters are a copy of the gradients: their norms are equal.
+  const auto ratios = [](const Scene& scene, GuardOptions& o) {
+    o.adaptive_clip = scene.clips ? 0.5 : 4;
+  };
   return {{.name = "global norm, fixed (again)", .set = by_global_norm},
           {.name = "a threshold for each group", .set = groups},
           {.name = "value limit", .set = values},
+          {.name = "adaptive clipping, per tensor", .parameters = true, .set = ratios},
           {.name = "threshold by rolling mean",
            .level_is_threshold = true,
            .set = adaptive(ClipRule::kRollingMean, 1.2)},
@@ -91,13 +97,17 @@ inline std::vector<Policy> skip_and_observe_policies() {
     all(scene, o);
     o.shadow = true;
   };
+  const auto others = [](const Scene&, GuardOptions& o) { o.observe_others_every = 1; };
+  const auto no_recorder = [](const Scene&, GuardOptions& o) { o.flight_recorder = false; };
   return {{.name = "skip above a limit", .set = with(limit)},
           {.name = "skip by rolling mean", .set = with(mean)},
           {.name = "skip by z-score", .set = with(z)},
           {.name = "skip by robust z-score", .set = with(robust)},
           {.name = "all skip rules", .set = with(all)},
           {.name = "all skip rules, only observed", .set = with(shadow)},
-          {.name = "`observe_local()` in each step", .observe_local = true, .set = by_global_norm}};
+          {.name = "`observe_local()` in each step", .observe_local = true, .set = by_global_norm},
+          {.name = "parameters as a signal in each step", .parameters = true, .set = with(others)},
+          {.name = "without the flight recorder", .set = with(no_recorder)}};
 }
 
 inline std::vector<Policy> policies() {

@@ -100,7 +100,8 @@ Scene scene_of(const Gradients& gradients, const Policy& policy, bool clips) {
 // ---- measuring ---------------------------------------------------------------------------------
 
 // The state of a guard that has seen 150 steps with norms of about `level`.
-std::vector<std::byte> warmed_up(const GuardOptions& options, const Scene& scene, double level) {
+std::vector<std::byte> warmed_up(GuardOptions options, const Scene& scene, double level) {
+  options.adaptive_clip = 0;  // is no part of the state
   SingleRank rank;
   std::vector<float> values(scene.groups.size());
   std::vector<TensorShard> shards;
@@ -129,9 +130,15 @@ class Subject {
     const bool half = clips && policy.level_is_threshold;
     state_ = warmed_up(options, scene, half ? scene.norm / 2 : scene.norm);
     guard_ = std::make_unique<Guard>(options, rank_);
-    guard_->bind(gradients.shards, policy.observe_local
-                                       ? std::span<const TensorShard>(gradients.shards)
-                                       : std::span<const TensorShard>());
+    Bindings bindings{.gradients = gradients.shards};
+    if (policy.observe_local) bindings.local = gradients.shards;
+    std::vector<TensorShard> parameters = gradients.shards;
+    for (TensorShard& shard : parameters) {
+      const std::ptrdiff_t at = static_cast<std::byte*>(shard.data) - gradients.now.data();
+      shard.data = gradients.original.data() + at;
+    }
+    if (policy.parameters) bindings.parameters = parameters;
+    guard_->bind(bindings);
     changes_values_ = options.value_limit > 0;
   }
 

@@ -125,6 +125,58 @@ TEST_F(CApi, OptionsOfALaterHeaderAreReadAsFarAsTheyAreKnown) {
   ASSERT_EQ(gradwarden_guard_create(&later.known, ranks_, nullptr, &guard_), GRADWARDEN_OK);
 }
 
+TEST_F(CApi, OptionsOfAnEarlierHeaderAreNotWrittenBeyondTheirEndAndGetTheDefaultsOfTheRest) {
+  constexpr std::size_t kEarlier = offsetof(gradwarden_guard_options, adaptive_clip);
+  std::memset(static_cast<void*>(&options_), 0x5a, sizeof options_);
+  gradwarden_guard_options_init_sized(&options_, kEarlier);
+  EXPECT_EQ(options_.struct_size, kEarlier);
+  const auto* bytes = reinterpret_cast<const unsigned char*>(&options_);
+  for (std::size_t i = kEarlier; i < sizeof options_; ++i) ASSERT_EQ(bytes[i], 0x5a) << i;
+  make_and_bind();
+  const gradwarden_step_input input{};
+  gradwarden_step_outcome outcome{};
+  EXPECT_EQ(gradwarden_guard_step(guard_, &input, &outcome), GRADWARDEN_OK);
+}
+
+TEST_F(CApi, ParametersAndOtherTensorsReachTheGuard) {
+  options_.adaptive_clip = 0.5;
+  options_.observe_others_every = 1;
+  options_.audit_every = 1;
+  ASSERT_EQ(make(), GRADWARDEN_OK);
+  float gradient[2] = {30, 40};
+  float parameter[2] = {6, 8};
+  const std::uint64_t shape[] = {1, 2};
+  gradwarden_shard g{};
+  g.name = "w";
+  g.data = gradient;
+  g.count = 2;
+  g.dtype = GRADWARDEN_FLOAT32;
+  g.dimensions = 2;
+  g.shape = shape;
+  gradwarden_shard w = g;
+  w.data = parameter;
+  const gradwarden_tensor_list others[] = {{"update", &w, 1}};
+  gradwarden_bindings bindings{};
+  bindings.struct_size = sizeof bindings;
+  bindings.gradients = &g;
+  bindings.gradient_count = 1;
+  EXPECT_EQ(gradwarden_guard_bind_all(guard_, &bindings), GRADWARDEN_INVALID_ARGUMENT);
+  EXPECT_THAT(gradwarden_last_error(), HasSubstr("needs the parameter of tensor \"w\""));
+  bindings.parameters = &w;
+  bindings.parameter_count = 1;
+  bindings.others = others;
+  bindings.other_count = 1;
+  ASSERT_EQ(gradwarden_guard_bind_all(guard_, &bindings), GRADWARDEN_OK) << gradwarden_last_error();
+  const gradwarden_step_input input{};
+  gradwarden_step_outcome outcome{};
+  ASSERT_EQ(gradwarden_guard_step(guard_, &input, &outcome), GRADWARDEN_OK);
+  EXPECT_EQ(outcome.clipped_tensors, 1U);
+  EXPECT_EQ(outcome.reason, GRADWARDEN_ADAPTIVE_CLIP);
+  EXPECT_FLOAT_EQ(gradient[1], 4);
+  EXPECT_EQ(gradwarden_guard_bind_all(guard_, nullptr), GRADWARDEN_INVALID_ARGUMENT);
+  EXPECT_EQ(gradwarden_reporter_mark_checkpoint(nullptr, 1), GRADWARDEN_INVALID_ARGUMENT);
+}
+
 TEST_F(CApi, OptionsOutOfRangeAreInvalidAndSayWhatIsAllowed) {
   const auto refused = [this](auto change, const char* message) {
     gradwarden_guard_options_init(&options_);
@@ -140,6 +192,8 @@ TEST_F(CApi, OptionsOutOfRangeAreInvalidAndSayWhatIsAllowed) {
   refused([](auto& o) { o.on_spike = 300; }, "on_spike");
   refused([](auto& o) { o.group_rule_count = 2; }, "group_rules is null");
   refused([](auto& o) { o.window = 0; }, "window is 0");
+  refused([](auto& o) { o.adaptive_clip = -1; }, "adaptive_clip is -1");
+  refused([](auto& o) { o.local_every = 0; }, "local_every is 0");
 }
 
 TEST_F(CApi, BadShardsAreAnErrorOfBindAndAStepIsRefusedAfterwards) {
@@ -160,6 +214,13 @@ TEST_F(CApi, BadShardsAreAnErrorOfBindAndAStepIsRefusedAfterwards) {
   refused([](auto& s) { s.dtype = -1; }, "unknown dtype");
   refused([](auto& s) { s.offset = 5; }, "beyond total_count");
   refused([](auto& s) { s.total_count = 100; }, "on no rank");
+  static const std::uint64_t kMany[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+  refused(
+      [](auto& s) {
+        s.dimensions = 4000000000U;
+        s.shape = kMany;
+      },
+      "dimensions");
   EXPECT_EQ(gradwarden_guard_bind(guard_, nullptr, 3, nullptr, 0), GRADWARDEN_INVALID_ARGUMENT);
   EXPECT_EQ(gradwarden_guard_step(guard_, &input, &outcome), GRADWARDEN_NOT_BOUND);
 }

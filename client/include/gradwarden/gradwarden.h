@@ -10,8 +10,9 @@
  * A handle is used by one thread at a time; different handles by any threads. Calls marked
  * "collective" are made by all ranks in the same order.
  *
- * Option structs begin with their size, which their _init function sets with the defaults: a
- * program compiled against an older header goes on working with a newer library.
+ * Option structs begin with their size, which their _init macro sets with the defaults, as the
+ * program was compiled with it; other structs end with reserved fields, which are 0. So a program
+ * compiled against an older header goes on working with a newer library.
  */
 #ifndef GRADWARDEN_GRADWARDEN_H_
 #define GRADWARDEN_GRADWARDEN_H_
@@ -67,14 +68,21 @@ typedef struct gradwarden_reporter_options {
   const char* history_path; /* also keep a local history file here (rank 0); null: none */
   uint64_t backlog_bytes;   /* unacknowledged reports kept in memory */
   uint32_t close_timeout_ms;
+  const char* flight_directory; /* write flight recordings here on an event; null: only send them */
 } gradwarden_reporter_options;
 
-GRADWARDEN_C_API void gradwarden_reporter_options_init(gradwarden_reporter_options* options);
+#define gradwarden_reporter_options_init(options) \
+  gradwarden_reporter_options_init_sized((options), sizeof *(options))
+GRADWARDEN_C_API void gradwarden_reporter_options_init_sized(gradwarden_reporter_options* options,
+                                                             size_t size);
 
 /* Collective. Strings are copied. */
 GRADWARDEN_C_API gradwarden_status
 gradwarden_reporter_create(const gradwarden_reporter_options* options, gradwarden_ranks* ranks,
                            gradwarden_reporter** reporter);
+/* The checkpoint of `step` is complete: a state that training can return to. Any thread. */
+GRADWARDEN_C_API gradwarden_status
+gradwarden_reporter_mark_checkpoint(gradwarden_reporter* reporter, uint64_t step);
 /* Waits at most close_timeout_ms for the daemon. */
 GRADWARDEN_C_API void gradwarden_reporter_destroy(gradwarden_reporter* reporter);
 
@@ -109,8 +117,10 @@ typedef enum gradwarden_fallback {
 /* For the groups whose name matches `pattern` (* and ?); the first rule that matches counts. */
 typedef struct gradwarden_group_rule {
   const char* pattern;
-  double max_norm;    /* clip the group by its own norm; 0: off */
-  double value_limit; /* clamp its elements to +-this after clipping; 0: off */
+  double max_norm;             /* clip the group by its own norm; 0: off */
+  double value_limit;          /* clamp its elements to +-this after clipping; 0: off */
+  const double* adaptive_clip; /* in place of that of the options; null: as they say */
+  uint64_t reserved[4];
 } gradwarden_group_rule;
 
 /* The meaning of each is that of the field of the same name in gradwarden/guard.h. 0 turns a limit
@@ -139,20 +149,59 @@ typedef struct gradwarden_guard_options {
   int32_t fallback; /* a gradwarden_fallback */
   int shadow;
   uint32_t threads;
+  double adaptive_clip;
+  double adaptive_clip_least_norm;
+  uint32_t local_every;
+  uint32_t audit_every;
+  uint32_t observe_others_every;
+  int flight_recorder;
+  double audit_tolerance;
 } gradwarden_guard_options;
 
-GRADWARDEN_C_API void gradwarden_guard_options_init(gradwarden_guard_options* options);
+#define gradwarden_guard_options_init(options) \
+  gradwarden_guard_options_init_sized((options), sizeof *(options))
+GRADWARDEN_C_API void gradwarden_guard_options_init_sized(gradwarden_guard_options* options,
+                                                          size_t size);
 
-/* The contiguous part of one tensor's gradient that this rank holds. */
+/* A part of one tensor that this rank holds, contiguous in memory: elements offset to offset +
+ * count of the whole tensor, or, where `dimensions` is not 0, of the row-major order of the box
+ * [start, start + extent) of a tensor of this shape. */
 typedef struct gradwarden_shard {
   const char* name;     /* the same on every rank that holds part of the tensor */
   const char* group;    /* tensors of a group share statistics and rules; null: the name */
   void* data;           /* host memory, any alignment; may be null if count is 0 */
   uint64_t count;       /* elements in this shard */
   uint64_t total_count; /* elements of the whole tensor; 0: count, the tensor is not sharded */
-  uint64_t offset;      /* flat index, in the whole tensor, of this shard's first element */
+  uint64_t offset;      /* of the first element, in the whole tensor or in the box */
   int32_t dtype;        /* a gradwarden_dtype */
+  uint32_t dimensions;  /* of the arrays below, at most 8; 0: flat */
+  const uint64_t* shape;
+  const uint64_t* start;  /* null: 0 in each dimension */
+  const uint64_t* extent; /* null: shape */
+  uint32_t replicas;      /* on how many ranks its elements are, for bind to check; 0: derived */
+  int32_t identical;      /* 1: the replicas promise equal bits, audits compare them exactly */
+  uint64_t reserved[4];
 } gradwarden_shard;
+
+/* A named list of tensors beside the gradients: updates, moments of an optimizer. */
+typedef struct gradwarden_tensor_list {
+  const char* name;
+  const gradwarden_shard* shards;
+  size_t shard_count;
+} gradwarden_tensor_list;
+
+/* All that a guard reads; set struct_size to sizeof and leave out what there is not. */
+typedef struct gradwarden_bindings {
+  size_t struct_size;
+  const gradwarden_shard* gradients; /* reduced: what a step reads and scales */
+  size_t gradient_count;
+  const gradwarden_shard* local; /* this rank's own, before the reduction */
+  size_t local_count;
+  const gradwarden_shard* parameters; /* never written */
+  size_t parameter_count;
+  const gradwarden_tensor_list* others; /* never written */
+  size_t other_count;
+} gradwarden_bindings;
 
 typedef enum gradwarden_decision {
   GRADWARDEN_DECISION_APPLY = 1,
@@ -188,6 +237,7 @@ typedef struct gradwarden_step_input {
   const double* loss_scale;    /* the factor that the gradients carry; null: none */
   const char* const* batch_ids;
   size_t batch_id_count;
+  uint64_t reserved[4];
 } gradwarden_step_input;
 
 typedef struct gradwarden_step_outcome {
@@ -197,8 +247,10 @@ typedef struct gradwarden_step_outcome {
   double clip_coefficient;
   double learning_rate_factor; /* multiply this step's learning rate by it */
   uint32_t clipped_groups;
-  int should_update;  /* 0: do not step the optimizer, so that its state stays as it is */
-  int stop_requested; /* 1: the bound on skips is used up and fallback is REQUEST_STOP */
+  int should_update;        /* 0: do not step the optimizer, so that its state stays as it is */
+  int stop_requested;       /* 1: the bound on skips is used up and fallback is REQUEST_STOP */
+  uint32_t clipped_tensors; /* by adaptive clipping */
+  uint64_t reserved[4];
 } gradwarden_step_outcome;
 
 /* `reporter` may be null. Options and their strings are copied. */
@@ -218,7 +270,11 @@ GRADWARDEN_C_API gradwarden_status gradwarden_guard_bind(gradwarden_guard* guard
                                                          const gradwarden_shard* local,
                                                          size_t local_count);
 
-/* Takes statistics of the local gradients, before the reduction. */
+/* The same with parameters and other tensors. */
+GRADWARDEN_C_API gradwarden_status gradwarden_guard_bind_all(gradwarden_guard* guard,
+                                                             const gradwarden_bindings* bindings);
+
+/* Takes statistics of the local gradients, before the reduction, in every local_every-th step. */
 GRADWARDEN_C_API gradwarden_status gradwarden_guard_observe_local(gradwarden_guard* guard);
 
 /* Collective. Reads the reduced gradients once, decides, and clips in place or leaves them alone.
