@@ -44,7 +44,8 @@ __device__ inline Summaries check_summaries(const DecideArguments& a) {
   unsigned found = 0;
   std::uint64_t last = a.own->sequence;
   for (std::uint32_t rank = threadIdx.x; rank < a.world_size; rank += kBlockThreads) {
-    const std::uint64_t sequence = header_of(a.gathered, rank, summary_bytes(a.group_count))->sequence;
+    const std::uint64_t sequence =
+        header_of(a.gathered, rank, summary_bytes(a.group_count))->sequence;
     if (sequence != a.own->sequence) ++found;
     last = sequence > last ? sequence : last;
   }
@@ -69,7 +70,8 @@ __device__ inline GlobalSums fold_all(const DecideArguments& a, const Summaries&
   for (std::uint32_t start = 0; start < a.group_count; start += kBlockThreads) {
     const std::uint32_t group = start + threadIdx.x;
     if (group < a.group_count) {
-      const GroupSummary whole = fold_group(from.gathered, from.world_size, summary_bytes(a.group_count), group);
+      const GroupSummary whole =
+          fold_group(from.gathered, from.world_size, summary_bytes(a.group_count), group);
       a.groups[group] = whole;
       tile[threadIdx.x] = {whole.power_sum, whole.max_abs, whole.nan_count, whole.inf_count,
                            whole.zero_count};

@@ -180,7 +180,7 @@ __device__ inline void fold_header(const FoldArguments& a) {
     const Statistics& s = a.tensors[all.first_non_finite];
     NonFiniteSummary& first = shards ? header.shard_first : header.local_first;
     first.tensor = tensor.id;
-    first.index = tensor.offset + s.first_non_finite;
+    first.index = index_in_whole(a.plan.maps, tensor, s.first_non_finite);
     first.nan_count = s.nan_count;
     first.inf_count = s.inf_count;
   }

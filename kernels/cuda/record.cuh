@@ -56,11 +56,12 @@ __device__ inline void copy_headers(const DecideArguments& a, bool complete, Ran
   }
 }
 
-__device__ inline RecordFinding finding_of(const TensorEntry& tensor, const Statistics& s,
+__device__ inline RecordFinding finding_of(const Plan& plan, std::uint32_t t, const Statistics& s,
                                            bool local) {
+  const TensorEntry& tensor = plan.tensors[t];
   RecordFinding finding;
   finding.where.tensor = tensor.id;
-  finding.where.index = tensor.offset + s.first_non_finite;
+  finding.where.index = index_in_whole(plan.maps, tensor, s.first_non_finite);
   finding.where.nan_count = s.nan_count;
   finding.where.inf_count = s.inf_count;
   finding.local = local ? 1 : 0;
@@ -81,7 +82,7 @@ __device__ inline std::uint64_t append_findings(const Plan& plan, const Statisti
     if (threadIdx.x == 0) {
       for (std::uint32_t i = 0; i < kBlockThreads && count < kMaxRecordFindings; ++i) {
         if (flagged[i] == 0) continue;
-        out[count++] = finding_of(plan.tensors[start + i], tensors[start + i], local);
+        out[count++] = finding_of(plan, start + i, tensors[start + i], local);
       }
     }
     __syncthreads();  // the next tile overwrites this one

@@ -19,7 +19,9 @@ DeviceMemory upload_table(const std::vector<T>& table, cudaStream_t stream) {
   return memory;
 }
 
-std::vector<TensorEntry> entries_of(std::span<const Segment> segments) {
+// Segments that are boxes of their tensors get a place in `maps`.
+std::vector<TensorEntry> entries_of(std::span<const Segment> segments,
+                                    std::vector<kernels::IndexMap>& maps) {
   std::vector<TensorEntry> entries;
   entries.reserve(segments.size());
   for (const Segment& segment : segments) {
@@ -31,6 +33,10 @@ std::vector<TensorEntry> entries_of(std::span<const Segment> segments) {
     entry.id = segment.tensor;
     entry.group = segment.group;
     entry.dtype = static_cast<kernels::DType>(segment.dtype);
+    if (segment.map) {
+      entry.map = static_cast<std::uint32_t>(maps.size());
+      maps.push_back(*segment.map);
+    }
     entries.push_back(entry);
   }
   return entries;
@@ -46,8 +52,9 @@ DevicePlan::~DevicePlan() {
 
 void DevicePlan::build(std::span<const Segment> segments, std::size_t group_count,
                        cudaStream_t stream) {
-  tables_ =
-      kernels::cuda::build_plan(entries_of(segments), static_cast<std::uint32_t>(group_count));
+  std::vector<kernels::IndexMap> maps;
+  tables_ = kernels::cuda::build_plan(entries_of(segments, maps),
+                                      static_cast<std::uint32_t>(group_count));
   origins_.clear();
   first_stale_ = SIZE_MAX;
   last_stale_ = 0;
@@ -55,6 +62,8 @@ void DevicePlan::build(std::span<const Segment> segments, std::size_t group_coun
     origins_.push_back({segment.shard, segment.byte_offset});
   }
   upload(stream);
+  maps_ = upload_table(maps, stream);
+  plan_.maps = maps_.as<const kernels::IndexMap>();
   make_copies();
   require(cudaStreamSynchronize(stream), "copying the guard's tables to the device");
 }

@@ -63,6 +63,7 @@ class DevicePlan {
   DeviceMemory chunk_entries_;
   DeviceMemory group_tensors_;
   DeviceMemory group_first_;
+  DeviceMemory maps_;  // null: none is needed
   DeviceMemory chunks_;
   DeviceMemory tensors_;
   std::array<Copy, kCopies> copies_;

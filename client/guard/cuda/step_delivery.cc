@@ -50,6 +50,7 @@ void StepDelivery::build(const Binding& binding) {
   words_.assign(records_.record_words(), 0);
   global_.resize(group_count_, world);
   global_.norm_type = norm_type_;
+  global_.local_is_whole = binding.local_is_whole;
   own_.reserve(kernels::cuda::kMaxRecordFindings);
   batch_ids_.reserve(Annotations::kMaxIds);
   next_ = 1;

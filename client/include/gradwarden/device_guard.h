@@ -87,15 +87,20 @@ class GRADWARDEN_API DeviceGuard {
 
   // As Guard::bind, of device memory. Allocates, copies and waits. Throws Error, on every rank
   // alike, on misuse and where ranks contradict each other.
+  void bind(const Bindings& bindings, cudaStream_t stream);
   void bind(std::span<const TensorShard> shards, std::span<const TensorShard> local,
-            cudaStream_t stream);
+            cudaStream_t stream) {
+    bind(Bindings{shards, local, {}, {}}, stream);
+  }
 
   // The gradients moved: `data` has the new address of each shard, in the order of bind. One small
   // copy, enqueued on `stream`; none where nothing changed. kBusy, and nothing done, while eight
   // earlier copies are still under way. Not while capturing.
   DeviceStatus update(std::span<void* const> data, cudaStream_t stream) noexcept;
 
-  // Enqueues statistics of the local gradients, before the reduction. Two launches and one read.
+  // Enqueues statistics of the local gradients, before the reduction: two launches and one read, in
+  // every local_every-th step by the count of step() calls since bind. While capturing always, so
+  // that every replay observes.
   DeviceStatus observe_local(cudaStream_t stream) noexcept;
 
   // Enqueues the guard's step on `stream`. Can be captured into a graph. Anything but kOk says that

@@ -1,0 +1,190 @@
+// One step of a DeviceGuard, in the order in which the device runs it.
+#include <cuda_runtime_api.h>
+
+#include "client/guard/cuda/device_guard_impl.h"
+#include "client/guard/cuda/device_pointers.h"
+#include "kernels/cuda/launch.h"
+
+namespace gradwarden {
+namespace {
+
+namespace device = kernels::cuda;
+
+device::ScalarInput scalar(const std::optional<double>& value, const float* at) {
+  return {at, value.value_or(0), value.has_value()};
+}
+
+device::StepInputs inputs_of(const DeviceStepInput& input, bool capturing) {
+  device::StepInputs in;
+  in.step_at = input.step_at;
+  in.step = input.step;
+  in.count_on = capturing;
+  in.loss = scalar(input.loss, input.loss_at);
+  in.learning_rate = scalar(input.learning_rate, input.learning_rate_at);
+  in.max_norm_at = input.max_norm_at;
+  in.skip_above_at = input.skip_above_at;
+  in.skip_above_rolling_mean_at = input.skip_above_rolling_mean_at;
+  return in;
+}
+
+cudaError_t is_capturing(cudaStream_t stream, bool& capturing) {
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  const cudaError_t error = cudaStreamIsCapturing(stream, &capture);
+  capturing = capture == cudaStreamCaptureStatusActive;
+  return error;
+}
+
+constexpr char kAskingForCapture[] = "asking whether the stream is being captured";
+
+}  // namespace
+
+cudaError_t DeviceGuard::Impl::statistics(const guard::DevicePlan& plan, unsigned grid,
+                                          cudaStream_t stream) noexcept {
+  return device::launch(
+      device::find_statistics_kernel(device::norm_type_of(options.guard.norm_type)), grid,
+      device::kBlockThreads, stream, plan.plan().tensors, plan.plan().chunks,
+      plan.plan().chunk_count, options.guard.norm_type, plan.chunks());
+}
+
+cudaError_t DeviceGuard::Impl::fold(const guard::DevicePlan& plan, device::GradientKind kind,
+                                    unsigned grid, const device::ScalarInput& loss_scale,
+                                    std::uint64_t count, cudaStream_t stream) noexcept {
+  DeviceState& on_device = *at();
+  device::FoldArguments a;
+  a.plan = plan.plan();
+  a.chunks = plan.chunks();
+  a.tensors = plan.tensors();
+  a.summary = own();
+  a.p = options.guard.norm_type;
+  a.loss_scale = loss_scale;
+  a.counters = &on_device.counters;
+  a.count = count;
+  a.progress = delivery.records().progress();
+  a.blocks_done = &on_device.blocks_done[kind == device::GradientKind::kShards ? 0 : 1];
+  a.kind = kind;
+  return device::launch(device::find_fold_kernel(), grid, device::kBlockThreads, stream, a);
+}
+
+cudaError_t DeviceGuard::Impl::gather_statistics(const DeviceStepInput& input, std::uint64_t count,
+                                                 cudaStream_t stream) noexcept {
+  if (const cudaError_t error = statistics(shards, grids.statistics, stream)) return error;
+  return fold(shards, device::GradientKind::kShards, grids.fold,
+              scalar(input.loss_scale, input.loss_scale_at), count, stream);
+}
+
+cudaError_t DeviceGuard::Impl::decide_and_act(const device::StepInputs& inputs,
+                                              cudaStream_t stream) noexcept {
+  DeviceState& on_device = *at();
+  device::DecideArguments a;
+  a.gathered = gathered();
+  a.world_size = static_cast<std::uint32_t>(ranks.size());
+  a.rank = static_cast<std::uint32_t>(ranks.rank());
+  a.group_count = static_cast<std::uint32_t>(binding.groups.size());
+  a.p = options.guard.norm_type;
+  a.group_policies = group_policies.as<const kernels::GroupPolicy>();
+  a.policy = &on_device.policy;
+  a.state = &on_device.state;
+  a.counters = &on_device.counters;
+  a.own = own();
+  a.groups = groups.as<kernels::GroupSummary>();
+  a.factors = factors.as<device::GroupFactor>();
+  a.result = &on_device.result;
+  a.inputs = inputs;
+  a.shards = shards.plan();
+  a.shard_tensors = shards.tensors();
+  a.local = local.plan();
+  a.local_tensors = local.tensors();
+  a.ring = delivery.records().ring();
+  a.progress = delivery.records().progress();
+  a.shadow = options.guard.shadow;
+  const cudaError_t decided =
+      device::launch(device::find_decide_kernel(), 1, device::kBlockThreads, stream, a);
+  if (decided != cudaSuccess || options.action != DeviceAction::kScaleGradients) return decided;
+  return device::launch(device::find_apply_kernel(), grids.apply, device::kBlockThreads, stream,
+                        shards.plan().tensors, shards.plan().chunks, shards.plan().chunk_count,
+                        factors.as<const device::GroupFactor>(), &on_device.result);
+}
+
+DeviceStatus DeviceGuard::Impl::step(const DeviceStepInput& input, cudaStream_t stream) noexcept {
+  if (!bound) return DeviceStatus::kNotBound;
+  // Of a communicator that is gone, before anything is enqueued. A mere stall is none: a rank that
+  // left out its exchange would break the order of the others' calls.
+  if (const DeviceStatus known = ranks.poll(); known != DeviceStatus::kOk) return known;
+  bool capturing = false;
+  if (const cudaError_t error = is_capturing(stream, capturing)) {
+    return fail(error, kAskingForCapture);
+  }
+  if (!capturing) ++calls;
+  const cudaError_t gathered_here = gather_statistics(input, capturing ? 0 : enqueued + 1, stream);
+  // Even if that failed: the other ranks are waiting. They see an old summary, and all skip.
+  DeviceStatus exchanged = DeviceStatus::kOk;
+  if (ranks.size() > 1) {
+    exchanged =
+        ranks.enqueue_all_gather(own(), gathered_summaries.as<void>(), summary_size, stream);
+  }
+  if (!capturing && exchanged == DeviceStatus::kOk) {
+    ++enqueued;  // as the other ranks count it, whatever becomes of it here
+    last_stream = stream;
+    // Before the decision is enqueued, whose record it has to meet.
+    delivery.annotate(input.step, input.batch_ids);
+  }
+  if (gathered_here != cudaSuccess) return fail(gathered_here, "enqueueing the statistics");
+  if (exchanged != DeviceStatus::kOk) return exchanged;
+  if (const cudaError_t error = decide_and_act(inputs_of(input, capturing), stream)) {
+    return fail(error, "enqueueing the decision");
+  }
+  return DeviceStatus::kOk;
+}
+
+// The error stays CUDA's: it is neither read by cudaGetLastError nor cleared here.
+DeviceStatus DeviceGuard::Impl::fail(cudaError_t failure, const char* doing) noexcept {
+  const std::lock_guard lock(error_mutex);
+  error = guard::describe(failure, doing);
+  return DeviceStatus::kCudaError;
+}
+
+bool DeviceGuard::Impl::stream_is_sick() noexcept {
+  if (!last_stream) return false;
+  const cudaError_t found = cudaStreamQuery(*last_stream);
+  if (found == cudaSuccess || found == cudaErrorNotReady) return false;
+  fail(found, "waiting for the decision");
+  return true;
+}
+
+DeviceStatus DeviceGuard::Impl::update(guard::DevicePlan& plan,
+                                       std::span<const guard::Segment> segments,
+                                       std::size_t shard_count, std::span<void* const> data,
+                                       cudaStream_t stream) noexcept {
+  if (!bound) return DeviceStatus::kNotBound;
+  if (data.size() != shard_count) return DeviceStatus::kInvalidArgument;
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  if (const cudaError_t error = cudaStreamIsCapturing(stream, &capture)) {
+    return fail(error, kAskingForCapture);
+  }
+  if (capture != cudaStreamCaptureStatusNone) return DeviceStatus::kCapturing;
+  if (!guard::all_given(segments, data)) return DeviceStatus::kInvalidArgument;
+  const cudaError_t error = plan.update(data, stream);
+  if (error == cudaErrorNotReady) return DeviceStatus::kBusy;
+  if (error != cudaSuccess) return fail(error, "copying the new addresses");
+  return DeviceStatus::kOk;
+}
+
+// In a capture always: which replay will be the n-th, nobody knows yet.
+DeviceStatus DeviceGuard::Impl::observe_local(cudaStream_t stream) noexcept {
+  if (!bound) return DeviceStatus::kNotBound;
+  if (local.empty()) return DeviceStatus::kOk;
+  if (calls % options.guard.local_every != 0) {
+    bool capturing = false;
+    if (const cudaError_t error = is_capturing(stream, capturing)) {
+      return fail(error, kAskingForCapture);
+    }
+    if (!capturing) return DeviceStatus::kOk;
+  }
+  cudaError_t error = statistics(local, local_grids.statistics, stream);
+  if (error == cudaSuccess) {
+    error = fold(local, device::GradientKind::kLocal, local_grids.fold, {}, 0, stream);
+  }
+  return error == cudaSuccess ? DeviceStatus::kOk : fail(error, "observing local gradients");
+}
+
+}  // namespace gradwarden
