@@ -57,13 +57,15 @@ struct StepCounters {
   std::uint64_t counted = 0;   // 1: there was one
 };
 
-enum class GradientKind : std::uint8_t { kShards, kLocal };
+// What is folded, and so what of the summary is written: the header, groups and sums of gradients
+// for kShards, the header's local part for kLocal, sums of parameters for kParameters.
+enum class GradientKind : std::uint8_t { kShards, kLocal, kParameters };
 
 struct FoldArguments {
   Plan plan;
   const ChunkStatistics* chunks = nullptr;
   Statistics* tensors = nullptr;  // out, one per tensor
-  RankHeader* summary = nullptr;  // out, with its groups behind it for kShards
+  RankHeader* summary = nullptr;  // out; groups and, with adaptive clipping, tensors behind it
   double p = 2;
   ScalarInput loss_scale;
   const StepCounters* counters = nullptr;
@@ -76,6 +78,12 @@ struct FoldArguments {
   GradientKind kind = GradientKind::kShards;
 };
 
+// Of one tensor of the whole model. The ratio is that of adaptive clipping; 0: not clipped so.
+struct TensorPolicy {
+  double ratio = 0;
+  std::uint32_t group = 0;
+};
+
 struct DecideArguments {
   const void* gathered = nullptr;  // the summaries of all ranks, in rank order
   std::uint32_t world_size = 1;
@@ -85,11 +93,15 @@ struct DecideArguments {
   // In device memory and read at run time.
   const GuardPolicy* policy = nullptr;
   const GroupPolicy* group_policies = nullptr;  // one per group; null: none has one
+  // Adaptive clipping, one per tensor of the whole model; null: it is off.
+  const TensorPolicy* tensor_policies = nullptr;
+  std::uint32_t tensor_count = 0;  // 0 where it is off
+  double adaptive_least_norm = 0;
   GuardState* state = nullptr;
   StepCounters* counters = nullptr;
   RankHeader* own = nullptr;       // this rank's summary, made ready for the next step
   GroupSummary* groups = nullptr;  // out, one per group: over all ranks, still loss-scaled
-  GroupFactor* factors = nullptr;  // out, one per group
+  Factor* factors = nullptr;       // out, one per group; with adaptive clipping one per tensor
   StepResult* result = nullptr;    // out
   StepInputs inputs;
   // For the findings of ranks other than 0.
@@ -101,6 +113,11 @@ struct DecideArguments {
   Progress* progress = nullptr;  // mapped pinned memory; null: not told
   bool shadow = false;           // decide and report, change nothing
 };
+
+// Bytes from one rank's summary to the next.
+GRADWARDEN_HD inline std::uint64_t summary_stride(const DecideArguments& a) {
+  return summary_bytes(a.group_count, a.tensor_count);
+}
 
 }  // namespace gradwarden::kernels::cuda
 

@@ -158,6 +158,27 @@ __device__ inline void fold_groups(const FoldArguments& a) {
   }
 }
 
+// Sums by tensor of the whole model, each by one thread over this rank's parts of it, in order.
+__device__ inline void fold_whole_tensors(const FoldArguments& a) {
+  TensorSums* out = tensors_of(a.summary, a.plan.group_count);
+  const bool greatest = std::isinf(a.p);
+  for (std::uint32_t t = threadIdx.x; t < a.plan.whole_count; t += kBlockThreads) {
+    double sum = 0;
+    for (std::uint32_t i = a.plan.whole_first[t]; i < a.plan.whole_first[t + 1]; ++i) {
+      const std::uint32_t part = a.plan.whole_parts[i];
+      const Statistics& s = a.tensors[part];
+      if (!greatest)
+        sum += s.power_sum * a.plan.tensors[part].weight;
+      else if (s.max_abs > sum)
+        sum = s.max_abs;
+    }
+    if (a.kind == GradientKind::kParameters)
+      out[t].parameter = sum;
+    else
+      out[t].gradient = sum;
+  }
+}
+
 __device__ inline std::uint64_t sequence_of(const FoldArguments& a) {
   const std::uint64_t next = a.counters->sequence + 1;
   return next > a.count ? next : a.count;
@@ -213,7 +234,8 @@ __global__ void __launch_bounds__(kBlockThreads, 3) fold_kernel(const FoldArgume
   fold_large_tensors(a);
   if (!last_block_here(a.blocks_done)) return;  // the whole block alike
   if (a.kind == GradientKind::kShards) fold_groups(a);
-  fold_header(a);
+  if (a.plan.whole_count != 0) fold_whole_tensors(a);
+  if (a.kind != GradientKind::kParameters) fold_header(a);
   if (threadIdx.x != 0) return;
   if (a.kind == GradientKind::kShards) tell_started(a);
   atomicExch(global_word(a.blocks_done), 0U);  // for the next step's launch

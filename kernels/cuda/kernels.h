@@ -18,7 +18,7 @@ using StatisticsKernel = void (*)(const TensorEntry* tensors, const ChunkEntry* 
 using FoldKernel = void (*)(FoldArguments);
 using DecideKernel = void (*)(DecideArguments);
 using ApplyKernel = void (*)(const TensorEntry* tensors, const ChunkEntry* chunks,
-                             std::uint64_t chunk_count, const GroupFactor* factors,
+                             std::uint64_t chunk_count, const Factor* factors, bool by_tensor,
                              const StepResult* result);
 
 StatisticsKernel find_statistics_kernel(NormType norm);

@@ -77,11 +77,16 @@ struct Plan {
   // Positions of tensors, group by group; those of group g are [group_first[g], group_first[g+1]).
   const std::uint32_t* group_tensors = nullptr;
   const std::uint32_t* group_first = nullptr;  // group_count + 1
+  // Likewise tensor by tensor of the whole model, in the order of their ids, where sums by tensor
+  // are wanted (adaptive clipping); null: they are not.
+  const std::uint32_t* whole_parts = nullptr;
+  const std::uint32_t* whole_first = nullptr;  // whole_count + 1
   // Where shards that are boxes of their tensors lie in them; null: all are contiguous.
   const IndexMap* maps = nullptr;
   std::uint64_t chunk_count = 0;
   std::uint32_t tensor_count = 0;
   std::uint32_t group_count = 0;
+  std::uint32_t whole_count = 0;
   std::uint32_t largest_group = 0;  // tensors of the group that has most
 };
 

@@ -51,7 +51,7 @@ __device__ inline void copy_headers(const DecideArguments& a, bool complete, Ran
   for (std::uint64_t i = threadIdx.x; i < a.world_size * kWords; i += kBlockThreads) {
     const std::uint64_t rank = i / kWords;
     const auto* source = reinterpret_cast<const std::uint64_t*>(
-        complete ? header_of(a.gathered, rank, summary_bytes(a.group_count)) : a.own);
+        complete ? header_of(a.gathered, rank, summary_stride(a)) : a.own);
     target[i] = complete || rank == a.rank ? source[i % kWords] : 0;
   }
 }

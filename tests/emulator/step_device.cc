@@ -92,7 +92,7 @@ void StepDevice::run_decide(const void* gathered, std::uint32_t world_size) {
 
 void StepDevice::run_apply() {
   emulate(find_apply_kernel(), grid, kBlockThreads, launcher_, plan_.tensors, plan_.chunks,
-          plan_.chunk_count, factors_.data(), &memory_->result);
+          plan_.chunk_count, factors_.data(), false, &memory_->result);
 }
 
 void expect_clean(emulator::Launcher& launcher) {

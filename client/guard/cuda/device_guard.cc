@@ -22,18 +22,26 @@ using Clock = std::chrono::steady_clock;
 
 void check(const DeviceGuardOptions& options) {
   guard::check(options.guard);
-  const bool per_group = options.guard.value_limit > 0 || !options.guard.group_rules.empty();
+  const bool per_group = options.guard.value_limit > 0 || options.guard.adaptive_clip > 0 ||
+                         !options.guard.group_rules.empty();
   if (per_group && options.action == DeviceAction::kOptimizerScales) {
     throw Error(
-        "guard options: value_limit and group_rules scale each group by itself, which grad_scale "
-        "cannot say; use DeviceAction::kScaleGradients");
+        "guard options: value_limit, adaptive_clip and group_rules scale each group or tensor by "
+        "itself, which grad_scale cannot say; use DeviceAction::kScaleGradients");
   }
-  if (guard::clips_adaptively(options.guard) || options.guard.audit_every != 0 ||
-      options.guard.observe_others_every != 0) {
+  if (options.guard.audit_every != 0 || options.guard.observe_others_every != 0) {
     throw Error(
-        "guard options: adaptive_clip, audit_every and observe_others_every are for gradients in "
-        "host memory (gradwarden::Guard); set them to 0");
+        "guard options: audit_every and observe_others_every are for gradients in host memory "
+        "(gradwarden::Guard); set them to 0");
   }
+}
+
+guard::DeviceMemory zeroed(std::size_t bytes, cudaStream_t stream) {
+  guard::DeviceMemory memory(bytes);
+  if (bytes != 0) {
+    guard::require(cudaMemsetAsync(memory.as<void>(), 0, bytes, stream), "clearing the summaries");
+  }
+  return memory;
 }
 
 // What went wrong in it, or nothing.
@@ -53,6 +61,7 @@ void DeviceGuard::Impl::bind(const Bindings& bindings, cudaStream_t stream) {
   bound = false;
   const std::string settings = guard::settings_text(options.guard) + ", action " +
                                std::to_string(static_cast<unsigned>(options.action));
+  parameter_count = bindings.parameters.size();
   binding = guard::make_binding(bindings, settings, ranks, guard::check_device_pointers(bindings));
   std::string problem = attempt([&] {
     // What runs still uses what is replaced here, and its records are to be handed on.
@@ -71,43 +80,46 @@ void DeviceGuard::Impl::bind(const Bindings& bindings, cudaStream_t stream) {
 }
 
 void DeviceGuard::Impl::allocate(cudaStream_t stream) {
+  upload_policies(stream);
   const std::size_t group_count = binding.groups.size();
   const auto world = static_cast<std::size_t>(ranks.size());
-  summary_size = kernels::summary_bytes(group_count);
-  own_summary = guard::DeviceMemory(summary_size);
-  guard::require(cudaMemsetAsync(own_summary.as<void>(), 0, summary_size, stream),
-                 "clearing the summary");
-  const std::size_t gathered_size = world > 1 ? summary_size * world : 0;
-  gathered_summaries = guard::DeviceMemory(gathered_size);
-  if (gathered_size != 0) {
-    guard::require(cudaMemsetAsync(gathered_summaries.as<void>(), 0, gathered_size, stream),
-                   "clearing the gathered summaries");
-  }
+  summary_size = kernels::summary_bytes(group_count, clipped_tensors);
+  own_summary = zeroed(summary_size, stream);
+  gathered_summaries = zeroed(world > 1 ? summary_size * world : 0, stream);
   groups = guard::DeviceMemory(group_count * sizeof(kernels::GroupSummary));
-  factors = guard::DeviceMemory(group_count * sizeof(device::GroupFactor));
-  upload_group_policies(stream);
+  factors = guard::DeviceMemory(std::max(group_count, clipped_tensors) * sizeof(device::Factor));
   reset_state(stream);
-  shards.build(binding.shards, group_count, stream);
-  local.build(binding.local, group_count, stream);
+  shards.build(binding.shards, {group_count, clipped_tensors, true}, stream);
+  local.build(binding.local, {group_count, 0, false}, stream);
+  parameters.build(parameter_segments(), {group_count, clipped_tensors, true}, stream);
   grids = guard::grids_for(shards.plan());
   local_grids = guard::grids_for(local.plan());
+  parameter_grids = guard::grids_for(parameters.plan());
   delivery.build(binding);
   enqueued = 0;
   calls = 0;
 }
 
-void DeviceGuard::Impl::upload_group_policies(cudaStream_t stream) {
-  const auto policies = guard::group_policies(options.guard, binding.groups);
+std::span<const guard::Segment> DeviceGuard::Impl::parameter_segments() const noexcept {
+  const guard::BoundList* list = clipped_tensors != 0 ? guard::parameters_of(binding) : nullptr;
+  return list != nullptr ? std::span(list->segments) : std::span<const guard::Segment>();
+}
+
+void DeviceGuard::Impl::upload_policies(cudaStream_t stream) {
+  auto policies = guard::group_policies(options.guard, binding.groups);
+  const std::vector<double> ratios = guard::adaptive_ratios(binding, policies);
   const bool any = std::any_of(policies.begin(), policies.end(), [](const auto& policy) {
     return policy.max_norm > 0 || policy.value_limit > 0;
   });
-  group_policies = guard::DeviceMemory(any ? policies.size() * sizeof(policies[0]) : 0);
-  if (!any) return;
-  guard::require(
-      cudaMemcpyAsync(group_policies.as<void>(), policies.data(),
-                      policies.size() * sizeof(policies[0]), cudaMemcpyHostToDevice, stream),
-      "copying the group rules to the device");
-  guard::require(cudaStreamSynchronize(stream), "copying the group rules to the device");
+  if (!any) policies.clear();
+  std::vector<device::TensorPolicy> tensors;
+  for (std::size_t i = 0; i < ratios.size(); ++i) {
+    tensors.push_back({ratios[i], binding.group_of_tensor[i]});
+  }
+  clipped_tensors = tensors.size();
+  group_policies = guard::upload_table(policies, stream);
+  tensor_policies = guard::upload_table(tensors, stream);
+  guard::require(cudaStreamSynchronize(stream), "copying the guard's rules to the device");
 }
 
 // The window is kept; everything that counts within a binding starts again.
@@ -171,6 +183,12 @@ void DeviceGuard::bind(const Bindings& bindings, cudaStream_t stream) {
 
 DeviceStatus DeviceGuard::update(std::span<void* const> data, cudaStream_t stream) noexcept {
   return impl_->update(impl_->shards, impl_->binding.shards, impl_->binding.shard_count, data,
+                       stream);
+}
+
+DeviceStatus DeviceGuard::update_parameters(std::span<void* const> data,
+                                            cudaStream_t stream) noexcept {
+  return impl_->update(impl_->parameters, impl_->parameter_segments(), impl_->parameter_count, data,
                        stream);
 }
 

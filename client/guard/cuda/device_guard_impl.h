@@ -33,7 +33,7 @@ struct DeviceGuard::Impl {
     kernels::GuardState state;
     kernels::cuda::StepCounters counters;
     kernels::cuda::StepResult result;
-    std::uint32_t blocks_done[2] = {};  // of the folds, by GradientKind
+    std::uint32_t blocks_done[3] = {};  // of the folds, by GradientKind
   };
 
   Impl(const DeviceGuardOptions& o, DeviceCollective& r, StepSink* s)
@@ -43,8 +43,9 @@ struct DeviceGuard::Impl {
   // device_guard.cc: bind.
   void bind(const Bindings& bindings, cudaStream_t stream);
   void allocate(cudaStream_t stream);
-  void upload_group_policies(cudaStream_t stream);
+  void upload_policies(cudaStream_t stream);
   void reset_state(cudaStream_t stream);
+  std::span<const guard::Segment> parameter_segments() const noexcept;  // those that are read
   kernels::GuardState read_state(cudaStream_t stream) const;
   void wait_for(cudaStream_t stream) const;
   void start_delivery();
@@ -85,11 +86,16 @@ struct DeviceGuard::Impl {
   guard::DeviceMemory gathered_summaries;
   guard::DeviceMemory groups;
   guard::DeviceMemory factors;
-  guard::DeviceMemory group_policies;  // null: no group has one
+  guard::DeviceMemory group_policies;   // null: no group has one
+  guard::DeviceMemory tensor_policies;  // null: adaptive clipping is off
   guard::DevicePlan shards;
   guard::DevicePlan local;
+  guard::DevicePlan parameters;     // empty where nothing needs it
+  std::size_t parameter_count = 0;  // in the list given to bind
   guard::Grids grids;
   guard::Grids local_grids;
+  guard::Grids parameter_grids;
+  std::size_t clipped_tensors = 0;  // those of the model with adaptive clipping, else 0
   std::size_t summary_size = 0;
 
   guard::StepDelivery delivery;

@@ -60,14 +60,23 @@ cudaError_t DeviceGuard::Impl::fold(const guard::DevicePlan& plan, device::Gradi
   a.counters = &on_device.counters;
   a.count = count;
   a.progress = delivery.records().progress();
-  a.blocks_done = &on_device.blocks_done[kind == device::GradientKind::kShards ? 0 : 1];
+  a.blocks_done = &on_device.blocks_done[static_cast<unsigned>(kind)];
   a.kind = kind;
   return device::launch(device::find_fold_kernel(), grid, device::kBlockThreads, stream, a);
 }
 
 cudaError_t DeviceGuard::Impl::gather_statistics(const DeviceStepInput& input, std::uint64_t count,
                                                  cudaStream_t stream) noexcept {
-  if (const cudaError_t error = statistics(shards, grids.statistics, stream)) return error;
+  cudaError_t error = cudaSuccess;
+  if (clipped_tensors != 0) {
+    error = statistics(parameters, parameter_grids.statistics, stream);
+    if (error == cudaSuccess) {
+      error =
+          fold(parameters, device::GradientKind::kParameters, parameter_grids.fold, {}, 0, stream);
+    }
+  }
+  if (error == cudaSuccess) error = statistics(shards, grids.statistics, stream);
+  if (error != cudaSuccess) return error;
   return fold(shards, device::GradientKind::kShards, grids.fold,
               scalar(input.loss_scale, input.loss_scale_at), count, stream);
 }
@@ -82,12 +91,15 @@ cudaError_t DeviceGuard::Impl::decide_and_act(const device::StepInputs& inputs,
   a.group_count = static_cast<std::uint32_t>(binding.groups.size());
   a.p = options.guard.norm_type;
   a.group_policies = group_policies.as<const kernels::GroupPolicy>();
+  a.tensor_policies = tensor_policies.as<const device::TensorPolicy>();
+  a.tensor_count = static_cast<std::uint32_t>(clipped_tensors);
+  a.adaptive_least_norm = options.guard.adaptive_clip_least_norm;
   a.policy = &on_device.policy;
   a.state = &on_device.state;
   a.counters = &on_device.counters;
   a.own = own();
   a.groups = groups.as<kernels::GroupSummary>();
-  a.factors = factors.as<device::GroupFactor>();
+  a.factors = factors.as<device::Factor>();
   a.result = &on_device.result;
   a.inputs = inputs;
   a.shards = shards.plan();
@@ -102,7 +114,8 @@ cudaError_t DeviceGuard::Impl::decide_and_act(const device::StepInputs& inputs,
   if (decided != cudaSuccess || options.action != DeviceAction::kScaleGradients) return decided;
   return device::launch(device::find_apply_kernel(), grids.apply, device::kBlockThreads, stream,
                         shards.plan().tensors, shards.plan().chunks, shards.plan().chunk_count,
-                        factors.as<const device::GroupFactor>(), &on_device.result);
+                        factors.as<const device::Factor>(), clipped_tensors != 0,
+                        &on_device.result);
 }
 
 DeviceStatus DeviceGuard::Impl::step(const DeviceStepInput& input, cudaStream_t stream) noexcept {

@@ -37,6 +37,7 @@ StepOutcome outcome_of(const StepResult& result, bool shadow) {
   outcome.clip_coefficient = result.verdict.clip_coefficient;
   outcome.learning_rate_factor = result.verdict.learning_rate_factor;
   outcome.clipped_groups = result.clipped_groups;
+  outcome.clipped_tensors = result.clipped_tensors;
   outcome.shadow = shadow;
   outcome.stop_requested = result.verdict.stop_requested && !shadow;
   return outcome;

@@ -98,6 +98,9 @@ class GRADWARDEN_API DeviceGuard {
   // earlier copies are still under way. Not while capturing.
   DeviceStatus update(std::span<void* const> data, cudaStream_t stream) noexcept;
 
+  // The same of the parameters.
+  DeviceStatus update_parameters(std::span<void* const> data, cudaStream_t stream) noexcept;
+
   // Enqueues statistics of the local gradients, before the reduction: two launches and one read, in
   // every local_every-th step by the count of step() calls since bind. While capturing always, so
   // that every replay observes.
