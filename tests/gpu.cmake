@@ -7,7 +7,7 @@ endif()
 
 set(gpu_sources
   emulator/hardware/control.cc emulator/hardware/launcher.cc emulator/gpu_ranks.cc
-  emulator/device_guard_adaptive_test.cc emulator/device_guard_graph_test.cc emulator/device_guard_observation_test.cc emulator/device_guard_policy_test.cc emulator/device_guard_ranks_test.cc emulator/device_guard_test.cc)
+  emulator/device_guard_adaptive_test.cc emulator/device_guard_flight_test.cc emulator/device_guard_graph_test.cc emulator/device_guard_observation_test.cc emulator/device_guard_policy_test.cc emulator/device_guard_ranks_test.cc emulator/device_guard_test.cc)
 gradwarden_test(gpu_guard_test SOURCES ${gpu_sources}
   LIBS gradwarden_client_guard_cuda gradwarden_client_nccl gradwarden_client_guard gradwarden_client_collective
        gradwarden_kernels_cuda CUDA::cudart_static

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "kernels/cuda/flight.h"
 #include "kernels/cuda/plan.h"
 #include "kernels/cuda/record.h"
 #include "kernels/cuda/step.h"
@@ -55,6 +56,7 @@ struct StepCounters {
   std::uint64_t sequence = 0;  // steps decided
   std::uint64_t step = 0;      // the trainer's number of the last of them
   std::uint64_t counted = 0;   // 1: there was one
+  std::uint64_t folded = 0;    // folds of shards that ended
 };
 
 // What is folded, and so what of the summary is written: the header, groups and sums of gradients
@@ -68,7 +70,7 @@ struct FoldArguments {
   RankHeader* summary = nullptr;  // out; groups and, with adaptive clipping, tensors behind it
   double p = 2;
   ScalarInput loss_scale;
-  const StepCounters* counters = nullptr;
+  StepCounters* counters = nullptr;
   // The host's count of steps, this one included; 0 in a captured graph, which cannot know it. A
   // rank on which a launch failed falls in step again by it.
   std::uint64_t count = 0;
@@ -76,6 +78,7 @@ struct FoldArguments {
   // Blocks count themselves in it, with atomics. 0 before the first launch; left at 0.
   std::uint32_t* blocks_done = nullptr;
   GradientKind kind = GradientKind::kShards;
+  FlightRing flight;  // for kShards
 };
 
 // Of one tensor of the whole model. The ratio is that of adaptive clipping; 0: not clipped so.
@@ -110,6 +113,7 @@ struct DecideArguments {
   Plan local;
   const Statistics* local_tensors = nullptr;
   RecordRing ring;
+  FlightRing flight;
   Progress* progress = nullptr;  // mapped pinned memory; null: not told
   bool shadow = false;           // decide and report, change nothing
 };

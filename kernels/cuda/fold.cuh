@@ -38,13 +38,29 @@ __device__ inline TensorPartial gather_chunks(const TensorEntry& tensor,
   return s;
 }
 
-__device__ inline void store_tensor(const TensorPartial& s, Statistics& out) {
+__device__ inline void store_flight(const FoldArguments& a, std::uint32_t t,
+                                    const TensorPartial& s) {
+  if (a.flight.slots == nullptr) return;
+  const std::uint64_t non_finite = s.nan_count + s.inf_count;
+  FlightSums sums;
+  sums.power_sum = std::isinf(a.p) ? s.max_abs : s.power_sum;
+  sums.max_abs = static_cast<float>(s.max_abs);
+  sums.non_finite_count =
+      non_finite > 0xffffffffU ? 0xffffffffU : static_cast<std::uint32_t>(non_finite);
+  sums.zero_count = s.zero_count;
+  reinterpret_cast<FlightSums*>(flight_slot(a.flight, a.counters->folded) + 1)[t] = sums;
+}
+
+__device__ inline void store_tensor(const FoldArguments& a, std::uint32_t t,
+                                    const TensorPartial& s) {
+  Statistics& out = a.tensors[t];
   out.power_sum = s.power_sum;
   out.max_abs = s.max_abs;
   out.nan_count = s.nan_count;
   out.inf_count = s.inf_count;
   out.zero_count = s.zero_count;
   out.first_non_finite = s.first_non_finite;
+  store_flight(a, t, s);
 }
 
 __device__ inline void fold_small_tensors(const FoldArguments& a) {
@@ -53,7 +69,7 @@ __device__ inline void fold_small_tensors(const FoldArguments& a) {
        t += stride) {
     const TensorEntry& tensor = a.plan.tensors[t];
     if (tensor.chunk_count > kThreadChunks) continue;
-    store_tensor(gather_chunks(tensor, a.chunks, 0, 1), a.tensors[t]);
+    store_tensor(a, t, gather_chunks(tensor, a.chunks, 0, 1));
   }
 }
 
@@ -63,7 +79,7 @@ __device__ inline void fold_large_tensors(const FoldArguments& a) {
     if (tensor.chunk_count <= kThreadChunks) continue;  // the whole block alike
     TensorPartial s = gather_chunks(tensor, a.chunks, threadIdx.x, kBlockThreads);
     fold_block(s);
-    if (threadIdx.x == 0) store_tensor(s, a.tensors[t]);
+    if (threadIdx.x == 0) store_tensor(a, t, s);
   }
 }
 
@@ -220,10 +236,16 @@ __device__ inline void fold_header(const FoldArguments& a) {
   }
 }
 
-// Tells the host that this step's summary is ready to be sent. The fence: what follows on the
-// stream must not be seen to end before this is seen to begin.
-__device__ inline void tell_started(const FoldArguments& a) {
+// By thread 0 of the last block. Counts the fold, and tells the host that this step's summary is
+// ready to be sent. The fences: what this launch wrote for the host, by whatever block, is seen
+// before the count is; and what follows on the stream must not be seen to end, nor the next fold to
+// write, before this is seen.
+__device__ inline void tell_folded(const FoldArguments& a) {
+  const std::uint64_t folded = a.counters->folded + 1;
+  a.counters->folded = folded;
   if (a.progress == nullptr) return;
+  __threadfence_system();
+  a.progress->folded = folded;
   a.progress->started = sequence_of(a);
   __threadfence_system();
 }
@@ -237,7 +259,7 @@ __global__ void __launch_bounds__(kBlockThreads, 3) fold_kernel(const FoldArgume
   if (a.plan.whole_count != 0) fold_whole_tensors(a);
   if (a.kind != GradientKind::kParameters) fold_header(a);
   if (threadIdx.x != 0) return;
-  if (a.kind == GradientKind::kShards) tell_started(a);
+  if (a.kind == GradientKind::kShards) tell_folded(a);
   atomicExch(global_word(a.blocks_done), 0U);  // for the next step's launch
 }
 

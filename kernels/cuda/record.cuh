@@ -7,6 +7,8 @@
 #ifndef GRADWARDEN_KERNELS_CUDA_RECORD_CUH_
 #define GRADWARDEN_KERNELS_CUDA_RECORD_CUH_
 
+#include <cmath>
+
 #include "kernels/cuda/arguments.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/plan.h"
@@ -112,8 +114,23 @@ __device__ inline void fill_record(const DecideArguments& a, bool complete) {
   if (threadIdx.x == 0) record.finding_count = count;
 }
 
+// By thread 0. `folds` last: who finds it there, finds the rest.
+__device__ inline void write_flight_header(const DecideArguments& a) {
+  if (a.flight.slots == nullptr) return;
+  const std::uint64_t folds = a.counters->folded;
+  const StepResult& result = *a.result;
+  FlightHeader& header = *flight_slot(a.flight, folds - 1);
+  header.step = a.counters->step;
+  header.norm = result.nan_count + result.inf_count != 0 ? static_cast<double>(NAN) : result.norm;
+  header.decision = static_cast<std::uint32_t>(result.verdict.decision);
+  header.reason = static_cast<std::uint32_t>(result.verdict.reason);
+  __threadfence_system();
+  header.folds = folds;
+}
+
 // By thread 0, after the barrier behind fill_record.
 __device__ inline void end_record(const DecideArguments& a) {
+  write_flight_header(a);
   __threadfence_system();
   if (a.ring.slots != nullptr) slot_of(a).end = a.own->sequence;
   if (a.progress != nullptr) a.progress->decided = a.own->sequence;

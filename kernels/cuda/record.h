@@ -42,6 +42,7 @@ static_assert(sizeof(RecordHeader) % 8 == 0);
 struct Progress {
   std::uint64_t started = 0;  // sequence of the last step whose summary was ready to be sent
   std::uint64_t decided = 0;  // sequence of the last step that was decided
+  std::uint64_t folded = 0;   // folds of shards that ended since bind
 };
 
 struct RecordRing {

@@ -268,6 +268,12 @@ void DeviceGuard::restore_state(std::span<const std::byte> bytes, cudaStream_t s
   guard::require(cudaStreamSynchronize(stream), "writing the guard's state");
 }
 
+FlightRecording DeviceGuard::flight_recording() const {
+  FlightRecording recording;
+  impl_->delivery.flights().read(nullptr, recording);
+  return recording;
+}
+
 DeviceStatus DeviceGuard::health() const noexcept { return impl_->delivery.health(); }
 
 std::uint64_t DeviceGuard::lost_records() const noexcept { return impl_->delivery.lost_records(); }

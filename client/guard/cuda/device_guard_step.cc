@@ -60,6 +60,7 @@ cudaError_t DeviceGuard::Impl::fold(const guard::DevicePlan& plan, device::Gradi
   a.counters = &on_device.counters;
   a.count = count;
   a.progress = delivery.records().progress();
+  if (kind == device::GradientKind::kShards) a.flight = delivery.flights().ring();
   a.blocks_done = &on_device.blocks_done[static_cast<unsigned>(kind)];
   a.kind = kind;
   return device::launch(device::find_fold_kernel(), grid, device::kBlockThreads, stream, a);
@@ -107,6 +108,7 @@ cudaError_t DeviceGuard::Impl::decide_and_act(const device::StepInputs& inputs,
   a.local = local.plan();
   a.local_tensors = local.tensors();
   a.ring = delivery.records().ring();
+  a.flight = delivery.flights().ring();
   a.progress = delivery.records().progress();
   a.shadow = options.guard.shadow;
   const cudaError_t decided =

@@ -26,6 +26,10 @@ class RecordReader {
   kernels::cuda::RecordRing ring() const;
   kernels::cuda::Progress* progress() const { return progress_.device<kernels::cuda::Progress>(); }
 
+  const kernels::cuda::Progress* host_progress() const {
+    return progress_.host<kernels::cuda::Progress>();
+  }
+
   std::uint64_t started() const;
   std::uint64_t decided() const;
   std::uint32_t slot_count() const { return ring_.slot_count; }

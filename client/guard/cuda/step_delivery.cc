@@ -48,6 +48,8 @@ void StepDelivery::build(const Binding& binding) {
   group_count_ = binding.groups.size();
   element_count_ = binding.element_count;
   records_.build(ranks_.rank() == 0, group_count_, world);
+  flights_.build(recording_ ? std::span<const Segment>(binding.shards) : std::span<const Segment>(),
+                 norm_type_, records_.host_progress());
   words_.assign(records_.record_words(), 0);
   global_.resize(group_count_, world);
   global_.norm_type = norm_type_;

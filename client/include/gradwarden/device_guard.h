@@ -134,6 +134,10 @@ class GRADWARDEN_API DeviceGuard {
   std::vector<std::byte> save_state(cudaStream_t stream) const;
   void restore_state(std::span<const std::byte> state, cudaStream_t stream);
 
+  // As Guard::flight_recording. The device leaves what it learnt in pinned memory: no call of CUDA
+  // is made, and what was recorded can be read after the context broke.
+  FlightRecording flight_recording() const;
+
   // What no call has returned: errors of the communicator and stalls. kOk if there are none.
   DeviceStatus health() const noexcept;
   // Records that were overwritten before anybody read them, and so reached no sink.
