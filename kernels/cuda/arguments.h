@@ -53,31 +53,40 @@ struct StepInputs {
 
 // Counts the steps of a binding, in device memory. Zeroed at bind.
 struct StepCounters {
-  std::uint64_t sequence = 0;  // steps decided
-  std::uint64_t step = 0;      // the trainer's number of the last of them
-  std::uint64_t counted = 0;   // 1: there was one
-  std::uint64_t folded = 0;    // folds of shards that ended
+  std::uint64_t sequence = 0;   // steps decided
+  std::uint64_t step = 0;       // the trainer's number of the last of them
+  std::uint64_t counted = 0;    // 1: there was one
+  std::uint64_t folded = 0;     // folds of shards that ended
+  std::uint64_t delivered = 0;  // inspections that the host was given
 };
 
+// Of the step that is under way. `count` is the host's count of steps, this one included, or 0
+// where it cannot know it: a rank on which a launch failed falls in step again by it.
+GRADWARDEN_HD inline std::uint64_t next_sequence(const StepCounters& counters,
+                                                 std::uint64_t count) {
+  const std::uint64_t next = counters.sequence + 1;
+  return next > count ? next : count;
+}
+
 // What is folded, and so what of the summary is written: the header, groups and sums of gradients
-// for kShards, the header's local part for kLocal, sums of parameters for kParameters.
-enum class GradientKind : std::uint8_t { kShards, kLocal, kParameters };
+// for kShards, the header's local part for kLocal, sums of parameters for kParameters; for kOther
+// the groups alone.
+enum class TensorKind : std::uint8_t { kShards, kLocal, kParameters, kOther };
 
 struct FoldArguments {
   Plan plan;
   const ChunkStatistics* chunks = nullptr;
-  Statistics* tensors = nullptr;  // out, one per tensor
-  RankHeader* summary = nullptr;  // out; groups and, with adaptive clipping, tensors behind it
+  Statistics* tensors = nullptr;   // out, one per tensor
+  RankHeader* summary = nullptr;   // out; with adaptive clipping, tensors too
+  GroupSummary* groups = nullptr;  // out; null: they are not wanted
   double p = 2;
   ScalarInput loss_scale;
   StepCounters* counters = nullptr;
-  // The host's count of steps, this one included; 0 in a captured graph, which cannot know it. A
-  // rank on which a launch failed falls in step again by it.
-  std::uint64_t count = 0;
+  std::uint64_t count = 0;       // as in next_sequence()
   Progress* progress = nullptr;  // mapped pinned memory; null: not told
   // Blocks count themselves in it, with atomics. 0 before the first launch; left at 0.
   std::uint32_t* blocks_done = nullptr;
-  GradientKind kind = GradientKind::kShards;
+  TensorKind kind = TensorKind::kShards;
   FlightRing flight;  // for kShards
 };
 

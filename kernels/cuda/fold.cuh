@@ -156,7 +156,7 @@ __device__ inline bool is_large_group(const Plan& plan, std::uint32_t group) {
 }
 
 __device__ inline void fold_groups(const FoldArguments& a) {
-  GroupSummary* out = groups_of(a.summary);
+  GroupSummary* out = a.groups;
   if (a.plan.largest_group > kWarpGroup) {
     for (std::uint32_t group = 0; group < a.plan.group_count; ++group) {
       if (!is_large_group(a.plan, group)) continue;  // the whole block alike
@@ -188,16 +188,11 @@ __device__ inline void fold_whole_tensors(const FoldArguments& a) {
       else if (s.max_abs > sum)
         sum = s.max_abs;
     }
-    if (a.kind == GradientKind::kParameters)
+    if (a.kind == TensorKind::kParameters)
       out[t].parameter = sum;
     else
       out[t].gradient = sum;
   }
-}
-
-__device__ inline std::uint64_t sequence_of(const FoldArguments& a) {
-  const std::uint64_t next = a.counters->sequence + 1;
-  return next > a.count ? next : a.count;
 }
 
 // This rank's own totals. first_non_finite stands for a tensor here: the first that has one.
@@ -210,7 +205,7 @@ __device__ inline void fold_header(const FoldArguments& a) {
   }
   fold_block(all);
   if (threadIdx.x != 0) return;
-  const bool shards = a.kind == GradientKind::kShards;
+  const bool shards = a.kind == TensorKind::kShards;
   RankHeader& header = *a.summary;
   if (all.first_non_finite != TensorPartial::kNone) {
     const TensorEntry& tensor = a.plan.tensors[all.first_non_finite];
@@ -225,7 +220,7 @@ __device__ inline void fold_header(const FoldArguments& a) {
   // For p = infinity the largest magnitude stands for the sum of powers.
   const double power = std::isinf(a.p) ? all.max_abs : all.power_sum;
   if (shards) {
-    header.sequence = sequence_of(a);
+    header.sequence = next_sequence(*a.counters, a.count);
     header.loss_scale = value_of(a.loss_scale);
     header.shard_power_sum = power;
     header.shard_non_finite = non_finite;
@@ -246,7 +241,7 @@ __device__ inline void tell_folded(const FoldArguments& a) {
   if (a.progress == nullptr) return;
   __threadfence_system();
   a.progress->folded = folded;
-  a.progress->started = sequence_of(a);
+  a.progress->started = next_sequence(*a.counters, a.count);
   __threadfence_system();
 }
 
@@ -255,11 +250,11 @@ __global__ void __launch_bounds__(kBlockThreads, 3) fold_kernel(const FoldArgume
   fold_small_tensors(a);
   fold_large_tensors(a);
   if (!last_block_here(a.blocks_done)) return;  // the whole block alike
-  if (a.kind == GradientKind::kShards) fold_groups(a);
-  if (a.plan.whole_count != 0) fold_whole_tensors(a);
-  if (a.kind != GradientKind::kParameters) fold_header(a);
+  if (a.groups != nullptr) fold_groups(a);
+  if (a.plan.whole_count != 0 && a.kind != TensorKind::kOther) fold_whole_tensors(a);
+  if (a.kind == TensorKind::kShards || a.kind == TensorKind::kLocal) fold_header(a);
   if (threadIdx.x != 0) return;
-  if (a.kind == GradientKind::kShards) tell_folded(a);
+  if (a.kind == TensorKind::kShards) tell_folded(a);
   atomicExch(global_word(a.blocks_done), 0U);  // for the next step's launch
 }
 

@@ -54,7 +54,7 @@ class StepDevice {
   std::vector<GroupPolicy> group_policies;  // empty: none
 
   void run_statistics();
-  void run_fold(GradientKind kind = GradientKind::kShards);
+  void run_fold(TensorKind kind = TensorKind::kShards);
   // Over summaries gathered from `world_size` ranks; the other form takes this rank's alone.
   void run_decide(const void* gathered, std::uint32_t world_size);
   void run_decide() { run_decide(summary_.data(), 1); }

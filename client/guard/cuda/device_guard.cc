@@ -29,11 +29,6 @@ void check(const DeviceGuardOptions& options) {
         "guard options: value_limit, adaptive_clip and group_rules scale each group or tensor by "
         "itself, which grad_scale cannot say; use DeviceAction::kScaleGradients");
   }
-  if (options.guard.audit_every != 0 || options.guard.observe_others_every != 0) {
-    throw Error(
-        "guard options: audit_every and observe_others_every are for gradients in host memory "
-        "(gradwarden::Guard); set them to 0");
-  }
 }
 
 guard::DeviceMemory zeroed(std::size_t bytes, cudaStream_t stream) {
@@ -91,18 +86,20 @@ void DeviceGuard::Impl::allocate(cudaStream_t stream) {
   reset_state(stream);
   shards.build(binding.shards, {group_count, clipped_tensors, true}, stream);
   local.build(binding.local, {group_count, 0, false}, stream);
-  parameters.build(parameter_segments(), {group_count, clipped_tensors, true}, stream);
-  grids = guard::grids_for(shards.plan());
-  local_grids = guard::grids_for(local.plan());
-  parameter_grids = guard::grids_for(parameters.plan());
+  const guard::BoundList* list = guard::parameters_of(binding);
+  inspection.choose(binding, options.guard);
+  reads_parameters = list != nullptr && (clipped_tensors != 0 || inspection.all_parts().any());
+  parameters.build(reads_parameters ? list->segments : std::vector<guard::Segment>{},
+                   {group_count, clipped_tensors, true}, stream);
   delivery.build(binding);
+  inspection.build(binding, world, {shards, parameters}, stream);
   enqueued = 0;
   calls = 0;
 }
 
 std::span<const guard::Segment> DeviceGuard::Impl::parameter_segments() const noexcept {
-  const guard::BoundList* list = clipped_tensors != 0 ? guard::parameters_of(binding) : nullptr;
-  return list != nullptr ? std::span(list->segments) : std::span<const guard::Segment>();
+  if (!reads_parameters) return {};
+  return guard::parameters_of(binding)->segments;
 }
 
 void DeviceGuard::Impl::upload_policies(cudaStream_t stream) {
@@ -199,6 +196,8 @@ DeviceStatus DeviceGuard::observe_local(cudaStream_t stream) noexcept {
 DeviceStatus DeviceGuard::step(const DeviceStepInput& input, cudaStream_t stream) noexcept {
   return impl_->step(input, stream);
 }
+
+DeviceStatus DeviceGuard::inspect(cudaStream_t stream) noexcept { return impl_->inspect(stream); }
 
 DeviceStatus DeviceGuard::wait(StepOutcome* outcome, std::chrono::milliseconds timeout) noexcept {
   Impl& impl = *impl_;

@@ -16,7 +16,7 @@
 
 #include "client/guard/binding.h"
 #include "client/guard/cuda/device_plan.h"
-#include "client/guard/cuda/grids.h"
+#include "client/guard/cuda/inspection.h"
 #include "client/guard/cuda/memory.h"
 #include "client/guard/cuda/poll_thread.h"
 #include "client/guard/cuda/step_delivery.h"
@@ -33,11 +33,11 @@ struct DeviceGuard::Impl {
     kernels::GuardState state;
     kernels::cuda::StepCounters counters;
     kernels::cuda::StepResult result;
-    std::uint32_t blocks_done[3] = {};  // of the folds, by GradientKind
+    std::uint32_t blocks_done[4] = {};  // of the folds, by TensorKind
   };
 
   Impl(const DeviceGuardOptions& o, DeviceCollective& r, StepSink* s)
-      : options(o), ranks(r), sink(s), delivery(r, o.guard) {}
+      : options(o), ranks(r), sink(s), delivery(r, options.guard) {}
   ~Impl() { stop_delivery(); }
 
   // device_guard.cc: bind.
@@ -57,13 +57,19 @@ struct DeviceGuard::Impl {
   DeviceStatus update(guard::DevicePlan& plan, std::span<const guard::Segment> segments,
                       std::size_t shard_count, std::span<void* const> data,
                       cudaStream_t stream) noexcept;
-  cudaError_t gather_statistics(const DeviceStepInput& input, std::uint64_t count,
+  DeviceStatus inspect(cudaStream_t stream) noexcept;
+  cudaError_t gather_statistics(const DeviceStepInput& input,
+                                const kernels::cuda::InspectionParts& parts, std::uint64_t count,
                                 cudaStream_t stream) noexcept;
-  cudaError_t statistics(const guard::DevicePlan& plan, unsigned grid,
-                         cudaStream_t stream) noexcept;
-  cudaError_t fold(const guard::DevicePlan& plan, kernels::cuda::GradientKind kind, unsigned grid,
-                   const kernels::cuda::ScalarInput& loss_scale, std::uint64_t count,
-                   cudaStream_t stream) noexcept;
+  cudaError_t read_others(const kernels::cuda::InspectionParts& parts,
+                          cudaStream_t stream) noexcept;
+  // Statistics of one list, folded. Of `loss_scale` and `count` a step's shards alone know.
+  cudaError_t read(const guard::DevicePlan& plan, kernels::cuda::TensorKind kind,
+                   kernels::GroupSummary* group_sums, cudaStream_t stream,
+                   const kernels::cuda::ScalarInput& loss_scale = {},
+                   std::uint64_t count = 0) noexcept;
+  DeviceStatus exchange_inspection(const kernels::cuda::InspectionParts& parts, cudaError_t before,
+                                   std::uint64_t count, cudaStream_t stream) noexcept;
   cudaError_t decide_and_act(const kernels::cuda::StepInputs& inputs, cudaStream_t stream) noexcept;
   DeviceStatus fail(cudaError_t error, const char* doing) noexcept;
   bool stream_is_sick() noexcept;
@@ -90,11 +96,10 @@ struct DeviceGuard::Impl {
   guard::DeviceMemory tensor_policies;  // null: adaptive clipping is off
   guard::DevicePlan shards;
   guard::DevicePlan local;
-  guard::DevicePlan parameters;     // empty where nothing needs it
+  guard::DevicePlan parameters;
+  bool reads_parameters = false;
   std::size_t parameter_count = 0;  // in the list given to bind
-  guard::Grids grids;
-  guard::Grids local_grids;
-  guard::Grids parameter_grids;
+  guard::Inspection inspection;
   std::size_t clipped_tensors = 0;  // those of the model with adaptive clipping, else 0
   std::size_t summary_size = 0;
 

@@ -38,48 +38,80 @@ constexpr char kAskingForCapture[] = "asking whether the stream is being capture
 
 }  // namespace
 
-cudaError_t DeviceGuard::Impl::statistics(const guard::DevicePlan& plan, unsigned grid,
-                                          cudaStream_t stream) noexcept {
-  return device::launch(
-      device::find_statistics_kernel(device::norm_type_of(options.guard.norm_type)), grid,
-      device::kBlockThreads, stream, plan.plan().tensors, plan.plan().chunks,
-      plan.plan().chunk_count, options.guard.norm_type, plan.chunks());
-}
-
-cudaError_t DeviceGuard::Impl::fold(const guard::DevicePlan& plan, device::GradientKind kind,
-                                    unsigned grid, const device::ScalarInput& loss_scale,
-                                    std::uint64_t count, cudaStream_t stream) noexcept {
+cudaError_t DeviceGuard::Impl::read(const guard::DevicePlan& plan, device::TensorKind kind,
+                                    kernels::GroupSummary* group_sums, cudaStream_t stream,
+                                    const device::ScalarInput& loss_scale,
+                                    std::uint64_t count) noexcept {
+  const auto statistics =
+      device::find_statistics_kernel(device::norm_type_of(options.guard.norm_type));
+  const cudaError_t error = device::launch(
+      statistics, plan.grids().statistics, device::kBlockThreads, stream, plan.plan().tensors,
+      plan.plan().chunks, plan.plan().chunk_count, options.guard.norm_type, plan.chunks());
+  if (error != cudaSuccess) return error;
   DeviceState& on_device = *at();
   device::FoldArguments a;
   a.plan = plan.plan();
   a.chunks = plan.chunks();
   a.tensors = plan.tensors();
   a.summary = own();
+  a.groups = group_sums;
   a.p = options.guard.norm_type;
   a.loss_scale = loss_scale;
   a.counters = &on_device.counters;
   a.count = count;
   a.progress = delivery.records().progress();
-  if (kind == device::GradientKind::kShards) a.flight = delivery.flights().ring();
+  if (kind == device::TensorKind::kShards) a.flight = delivery.flights().ring();
   a.blocks_done = &on_device.blocks_done[static_cast<unsigned>(kind)];
   a.kind = kind;
-  return device::launch(device::find_fold_kernel(), grid, device::kBlockThreads, stream, a);
+  return device::launch(device::find_fold_kernel(), plan.grids().fold, device::kBlockThreads,
+                        stream, a);
 }
 
-cudaError_t DeviceGuard::Impl::gather_statistics(const DeviceStepInput& input, std::uint64_t count,
-                                                 cudaStream_t stream) noexcept {
+// The lists beside the gradients that this step needs.
+cudaError_t DeviceGuard::Impl::read_others(const device::InspectionParts& parts,
+                                           cudaStream_t stream) noexcept {
   cudaError_t error = cudaSuccess;
-  if (clipped_tensors != 0) {
-    error = statistics(parameters, parameter_grids.statistics, stream);
-    if (error == cudaSuccess) {
-      error =
-          fold(parameters, device::GradientKind::kParameters, parameter_grids.fold, {}, 0, stream);
-    }
+  if (reads_parameters && (clipped_tensors != 0 || parts.any())) {
+    kernels::GroupSummary* sums = parts.signals ? inspection.sums_of_list(parts, 0) : nullptr;
+    error = read(parameters, device::TensorKind::kParameters, sums, stream);
   }
-  if (error == cudaSuccess) error = statistics(shards, grids.statistics, stream);
-  if (error != cudaSuccess) return error;
-  return fold(shards, device::GradientKind::kShards, grids.fold,
-              scalar(input.loss_scale, input.loss_scale_at), count, stream);
+  if (!parts.signals) return error;
+  for (const guard::Inspection::List& list : inspection.lists()) {
+    if (error != cudaSuccess) return error;
+    error = read(list.plan, device::TensorKind::kOther, inspection.sums_of_list(parts, list.index),
+                 stream);
+  }
+  return error;
+}
+
+cudaError_t DeviceGuard::Impl::gather_statistics(const DeviceStepInput& input,
+                                                 const device::InspectionParts& parts,
+                                                 std::uint64_t count,
+                                                 cudaStream_t stream) noexcept {
+  if (const cudaError_t error = read_others(parts, stream)) return error;
+  return read(shards, device::TensorKind::kShards, kernels::groups_of(own()), stream,
+              scalar(input.loss_scale, input.loss_scale_at), count);
+}
+
+// The exchange is made even if something failed here or before: the other ranks are waiting. A
+// block that was not sealed carries the number of an earlier step, and no rank uses it.
+DeviceStatus DeviceGuard::Impl::exchange_inspection(const device::InspectionParts& parts,
+                                                    cudaError_t before, std::uint64_t count,
+                                                    cudaStream_t stream) noexcept {
+  const guard::Inspection::Step step{parts, options.guard.norm_type, count, &at()->counters,
+                                     delivery.records().progress()};
+  cudaError_t error = before;
+  if (error == cudaSuccess) error = inspection.seal(step, stream);
+  DeviceStatus exchanged = DeviceStatus::kOk;
+  if (ranks.size() > 1) {
+    exchanged = ranks.enqueue_all_gather(inspection.block(), inspection.gathered(),
+                                         inspection.bytes(parts), stream);
+  }
+  if (error == cudaSuccess && exchanged == DeviceStatus::kOk) {
+    error = inspection.deliver(step, delivery.inspections().ring(), stream);
+  }
+  if (error != cudaSuccess) return fail(error, "enqueueing the inspection");
+  return exchanged;
 }
 
 cudaError_t DeviceGuard::Impl::decide_and_act(const device::StepInputs& inputs,
@@ -114,10 +146,10 @@ cudaError_t DeviceGuard::Impl::decide_and_act(const device::StepInputs& inputs,
   const cudaError_t decided =
       device::launch(device::find_decide_kernel(), 1, device::kBlockThreads, stream, a);
   if (decided != cudaSuccess || options.action != DeviceAction::kScaleGradients) return decided;
-  return device::launch(device::find_apply_kernel(), grids.apply, device::kBlockThreads, stream,
-                        shards.plan().tensors, shards.plan().chunks, shards.plan().chunk_count,
-                        factors.as<const device::Factor>(), clipped_tensors != 0,
-                        &on_device.result);
+  return device::launch(device::find_apply_kernel(), shards.grids().apply, device::kBlockThreads,
+                        stream, shards.plan().tensors, shards.plan().chunks,
+                        shards.plan().chunk_count, factors.as<const device::Factor>(),
+                        clipped_tensors != 0, &on_device.result);
 }
 
 DeviceStatus DeviceGuard::Impl::step(const DeviceStepInput& input, cudaStream_t stream) noexcept {
@@ -130,7 +162,12 @@ DeviceStatus DeviceGuard::Impl::step(const DeviceStepInput& input, cudaStream_t 
     return fail(error, kAskingForCapture);
   }
   if (!capturing) ++calls;
-  const cudaError_t gathered_here = gather_statistics(input, capturing ? 0 : enqueued + 1, stream);
+  const device::InspectionParts parts =
+      capturing ? device::InspectionParts{} : inspection.due(calls);
+  const std::uint64_t count = capturing ? 0 : enqueued + 1;
+  const cudaError_t gathered_here = gather_statistics(input, parts, count, stream);
+  DeviceStatus inspected = DeviceStatus::kOk;
+  if (parts.any()) inspected = exchange_inspection(parts, gathered_here, count, stream);
   // Even if that failed: the other ranks are waiting. They see an old summary, and all skip.
   DeviceStatus exchanged = DeviceStatus::kOk;
   if (ranks.size() > 1) {
@@ -148,7 +185,7 @@ DeviceStatus DeviceGuard::Impl::step(const DeviceStepInput& input, cudaStream_t 
   if (const cudaError_t error = decide_and_act(inputs_of(input, capturing), stream)) {
     return fail(error, "enqueueing the decision");
   }
-  return DeviceStatus::kOk;
+  return inspected;
 }
 
 // The error stays CUDA's: it is neither read by cudaGetLastError nor cleared here.
@@ -195,11 +232,29 @@ DeviceStatus DeviceGuard::Impl::observe_local(cudaStream_t stream) noexcept {
     }
     if (!capturing) return DeviceStatus::kOk;
   }
-  cudaError_t error = statistics(local, local_grids.statistics, stream);
-  if (error == cudaSuccess) {
-    error = fold(local, device::GradientKind::kLocal, local_grids.fold, {}, 0, stream);
-  }
+  const cudaError_t error = read(local, device::TensorKind::kLocal, nullptr, stream);
   return error == cudaSuccess ? DeviceStatus::kOk : fail(error, "observing local gradients");
+}
+
+DeviceStatus DeviceGuard::Impl::inspect(cudaStream_t stream) noexcept {
+  if (!bound) return DeviceStatus::kNotBound;
+  if (options.guard.audit_every == 0 && options.guard.observe_others_every == 0) {
+    return DeviceStatus::kInvalidArgument;
+  }
+  if (const DeviceStatus known = ranks.poll(); known != DeviceStatus::kOk) return known;
+  bool capturing = false;
+  if (const cudaError_t error = is_capturing(stream, capturing)) {
+    return fail(error, kAskingForCapture);
+  }
+  if (capturing) return DeviceStatus::kCapturing;
+  const device::InspectionParts parts = inspection.all_parts();
+  if (!parts.any()) return DeviceStatus::kOk;
+  cudaError_t error = read_others(parts, stream);
+  // The audit's norms: of the gradients as they are now.
+  if (error == cudaSuccess && parts.audit) {
+    error = read(shards, device::TensorKind::kOther, nullptr, stream);
+  }
+  return exchange_inspection(parts, error, 0, stream);
 }
 
 }  // namespace gradwarden

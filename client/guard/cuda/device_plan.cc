@@ -53,6 +53,7 @@ void DevicePlan::build(std::span<const Segment> segments, const Sizes& sizes, cu
   upload(stream);
   maps_ = upload_table(maps, stream);
   plan_.maps = maps_.as<const kernels::IndexMap>();
+  grids_ = grids_for(plan_);
   if (sizes.moves) make_copies();
   require(cudaStreamSynchronize(stream), "copying the guard's tables to the device");
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "client/guard/binding.h"
+#include "client/guard/cuda/grids.h"
 #include "client/guard/cuda/memory.h"
 #include "kernels/cuda/plan.h"
 #include "kernels/cuda/plan_tables.h"
@@ -43,6 +44,7 @@ class DevicePlan {
   cudaError_t update(std::span<void* const> data, cudaStream_t stream) noexcept;
 
   const kernels::cuda::Plan& plan() const { return plan_; }
+  const Grids& grids() const { return grids_; }
   kernels::cuda::ChunkStatistics* chunks() const {
     return chunks_.as<kernels::cuda::ChunkStatistics>();
   }
@@ -66,6 +68,7 @@ class DevicePlan {
   kernels::cuda::PlanTables tables_;  // the host's view, addresses included
   std::vector<Origin> origins_;       // by tensor of the table
   kernels::cuda::Plan plan_;
+  Grids grids_;
   DeviceMemory entries_;
   DeviceMemory chunk_entries_;
   DeviceMemory group_tensors_;

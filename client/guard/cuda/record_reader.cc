@@ -36,8 +36,12 @@ kernels::cuda::RecordRing RecordReader::ring() const {
   return ring;
 }
 
-std::uint64_t RecordReader::started() const {
-  return acquire_word(progress_.host<Progress>()->started);
+std::uint64_t RecordReader::exchanging() const {
+  const auto& progress = *progress_.host<Progress>();
+  const std::uint64_t inspected = acquire_word(progress.inspected);
+  const std::uint64_t inspecting = acquire_word(progress.inspecting);
+  const std::uint64_t started = acquire_word(progress.started);
+  return inspecting > inspected ? std::max(started, inspecting) : started;
 }
 
 std::uint64_t RecordReader::decided() const {

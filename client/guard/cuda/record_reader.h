@@ -30,7 +30,8 @@ class RecordReader {
     return progress_.host<kernels::cuda::Progress>();
   }
 
-  std::uint64_t started() const;
+  // Sequence of the last step of which an exchange began; above decided(): it may be under way.
+  std::uint64_t exchanging() const;
   std::uint64_t decided() const;
   std::uint32_t slot_count() const { return ring_.slot_count; }
 

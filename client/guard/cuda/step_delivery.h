@@ -15,6 +15,7 @@
 #include "client/guard/binding.h"
 #include "client/guard/cuda/annotations.h"
 #include "client/guard/cuda/flight_reader.h"
+#include "client/guard/cuda/inspection_reader.h"
 #include "client/guard/cuda/record_reader.h"
 #include "client/guard/summary.h"
 #include "gradwarden/device_collective.h"
@@ -29,10 +30,7 @@ StepOutcome outcome_of(const kernels::cuda::StepResult& result, bool shadow);
 class StepDelivery final : public StepSource {
  public:
   StepDelivery(DeviceCollective& ranks, const GuardOptions& options)
-      : ranks_(ranks),
-        shadow_(options.shadow),
-        norm_type_(options.norm_type),
-        recording_(options.flight_recorder) {}
+      : ranks_(ranks), options_(options) {}
 
   // At bind, while nobody drains. Throws Error.
   void build(const Binding& binding);
@@ -45,6 +43,7 @@ class StepDelivery final : public StepSource {
 
   const RecordReader& records() const { return records_; }
   const FlightReader& flights() const { return flights_; }
+  const InspectionReader& inspections() const { return inspections_; }
   DeviceStatus health() const noexcept { return health_; }
   std::uint64_t lost_records() const noexcept { return lost_; }
 
@@ -58,11 +57,10 @@ class StepDelivery final : public StepSource {
   void list_own_findings(StepRecord& record) noexcept;
 
   DeviceCollective& ranks_;
-  const bool shadow_;
-  const double norm_type_;
-  const bool recording_;
+  const GuardOptions& options_;  // the guard's
   RecordReader records_;
   FlightReader flights_;
+  InspectionReader inspections_;
   Annotations annotations_;
   std::uint64_t element_count_ = 0;
   std::size_t group_count_ = 0;

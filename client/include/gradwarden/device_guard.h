@@ -111,6 +111,12 @@ class GRADWARDEN_API DeviceGuard {
   // earlier one and are not to be used, and gradients may not have been clipped.
   DeviceStatus step(const DeviceStepInput& input, cudaStream_t stream) noexcept;
 
+  // Enqueues now what audit_every and observe_others_every (those that are not 0) ask for, of
+  // gradients, parameters and other lists as they are on `stream`; what it finds comes with the
+  // record of the next step. For steps in graphs, which never inspect by themselves: between
+  // replays, and collective, so made by all ranks alike. kInvalidArgument where both are 0.
+  DeviceStatus inspect(cudaStream_t stream) noexcept;
+
   // Waits for the decision of the last step that was enqueued by step() or, in a graph, counted by
   // expect_replay(): for optimizers that know no found_inf. The one call here that waits; it calls
   // CUDA only to learn of errors.
