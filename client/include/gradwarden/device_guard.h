@@ -1,6 +1,7 @@
 // The guard for gradients in GPU memory: statistics, collective, decision and action all run on the
 // device, in the order of the trainer's stream. The host enqueues at most four kernels and one
-// collective per step, whatever the number of tensors, and never waits.
+// collective per step, whatever the number of tensors, and never waits; two kernels more with
+// adaptive clipping, and in steps that audit or observe other lists some more and one collective.
 //
 //   gradwarden::NcclRanks ranks(communicator, stream);
 //   gradwarden::DeviceGuard guard({.guard = {.max_norm = 1.0}}, ranks, &reporter);
@@ -39,7 +40,9 @@ enum class DeviceAction : std::uint8_t {
 };
 
 struct DeviceGuardOptions {
-  GuardOptions guard = {};  // `threads` is not used
+  // `threads` is not used. Steps are counted for audit_every, observe_others_every and local_every
+  // by calls of step() outside of captures; graphs: see inspect() and observe_local().
+  GuardOptions guard = {};
   DeviceAction action = DeviceAction::kScaleGradients;
 };
 
