@@ -34,7 +34,7 @@ endif()
 # The GPU path on the emulated CUDA runtime and NCCL.
 if(GRADWARDEN_EMULATED_RUNTIME)
   gradwarden_emulated_test(device_guard_test
-    SOURCES emulator/device_guard_cost_test.cc emulator/device_guard_failure_test.cc emulator/device_guard_graph_test.cc emulator/device_guard_policy_test.cc
+    SOURCES emulator/device_guard_adaptive_test.cc emulator/device_guard_cost_test.cc emulator/device_guard_failure_test.cc emulator/device_guard_flight_test.cc emulator/device_guard_graph_test.cc emulator/device_guard_inspection_test.cc emulator/device_guard_observation_test.cc emulator/device_guard_policy_test.cc
             emulator/device_guard_ranks_test.cc emulator/device_guard_test.cc emulator/gpu_ranks.cc
     LIBS gradwarden_client_guard_cuda gradwarden_client_nccl gradwarden_client_guard gradwarden_client_collective
     LABELS emulator)

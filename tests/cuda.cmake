@@ -12,7 +12,7 @@ target_compile_options(gradwarden_emulator PUBLIC -Wno-unknown-pragmas)
 target_link_libraries(gradwarden_emulator PUBLIC gradwarden_kernels_cuda_plan Boost::context PRIVATE gradwarden_flags)
 
 gradwarden_test(emulator_test
-  SOURCES emulator/apply_test.cc emulator/broken_kernels_test.cc emulator/decide_test.cc
+  SOURCES emulator/apply_test.cc emulator/broken_kernels_test.cc emulator/decide_test.cc emulator/digest_test.cc
           emulator/large_tensor_test.cc emulator/statistics_test.cc emulator/step_device.cc property/kernel_reference.cc
   LIBS gradwarden_emulator gradwarden_kernels_cpu hwy::hwy Threads::Threads
   LABELS emulator)

@@ -14,14 +14,11 @@
 #include "client/guard/reading.h"
 #include "gradwarden/step_record.h"
 #include "kernels/cpu/digest.h"
+#include "kernels/numerics/digest.h"
 
 namespace gradwarden::guard {
 
-// What one rank holds of one region; zeros where it holds nothing.
-struct RegionSums {
-  std::uint64_t digest = 0;
-  double power_sum = 0;  // for p = infinity the largest magnitude
-};
+using kernels::RegionSums;
 
 inline constexpr std::size_t kMaxMismatches = 64;  // listed per audit
 

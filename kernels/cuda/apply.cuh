@@ -65,7 +65,7 @@ __device__ inline void apply_chunk(unsigned char* data, std::uint32_t count, Sca
 }
 
 __device__ inline void apply_any_chunk(const TensorEntry& tensor, std::uint32_t chunk,
-                                       const GroupFactor& factor, double limit) {
+                                       const Factor& factor, double limit) {
   const std::uint64_t size = chunk_elements(tensor.dtype);
   const std::uint64_t begin = std::uint64_t{chunk} * size;
   const std::uint64_t left = tensor.count - begin;
@@ -89,15 +89,15 @@ __device__ inline void apply_any_chunk(const TensorEntry& tensor, std::uint32_t 
 }
 
 // One launch for all tensors; blocks take chunks in turn. Elements are independent, so the grid may
-// have any size.
+// have any size. `by_tensor`: there is a factor for each tensor, else one for each group.
 __global__ void __launch_bounds__(kBlockThreads, kBlocksPerProcessor)
     apply_kernel(const TensorEntry* tensors, const ChunkEntry* chunks, std::uint64_t chunk_count,
-                 const GroupFactor* factors, const StepResult* result) {
+                 const Factor* factors, bool by_tensor, const StepResult* result) {
   if (result->update == 0) return;
   for (std::uint64_t c = blockIdx.x; c < chunk_count; c += gridDim.x) {
     const ChunkEntry chunk = chunks[c];
     const TensorEntry& tensor = tensors[chunk.tensor];
-    const GroupFactor factor = factors[tensor.group];
+    const Factor factor = factors[by_tensor ? tensor.id : tensor.group];
     const bool clamp = factor.limit > 0;
     if (factor.factor == 1.0 && !clamp) continue;
     apply_any_chunk(tensor, chunk.index, factor,

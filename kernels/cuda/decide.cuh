@@ -44,7 +44,7 @@ __device__ inline Summaries check_summaries(const DecideArguments& a) {
   unsigned found = 0;
   std::uint64_t last = a.own->sequence;
   for (std::uint32_t rank = threadIdx.x; rank < a.world_size; rank += kBlockThreads) {
-    const std::uint64_t sequence = header_of(a.gathered, rank, summary_bytes(a.group_count))->sequence;
+    const std::uint64_t sequence = header_of(a.gathered, rank, summary_stride(a))->sequence;
     if (sequence != a.own->sequence) ++found;
     last = sequence > last ? sequence : last;
   }
@@ -69,7 +69,8 @@ __device__ inline GlobalSums fold_all(const DecideArguments& a, const Summaries&
   for (std::uint32_t start = 0; start < a.group_count; start += kBlockThreads) {
     const std::uint32_t group = start + threadIdx.x;
     if (group < a.group_count) {
-      const GroupSummary whole = fold_group(from.gathered, from.world_size, summary_bytes(a.group_count), group);
+      const GroupSummary whole =
+          fold_group(from.gathered, from.world_size, summary_stride(a), group);
       a.groups[group] = whole;
       tile[threadIdx.x] = {whole.power_sum, whole.max_abs, whole.nan_count, whole.inf_count,
                            whole.zero_count};
@@ -120,17 +121,17 @@ __device__ inline StepVerdict verdict_of(const DecideArguments& a, const StepSta
 
 // What thread 0 tells the others.
 struct WholeVerdict {
-  double coefficient;    // clip coefficient of the whole; 1 in shadow mode
-  double scale;          // by which all are divided; 1 without a loss scale
-  double unscale;        // 1 / scale
-  unsigned groups_clip;  // 1: groups apply their own thresholds too
+  double coefficient;  // clip coefficient of the whole
+  double scale;        // by which all are divided; 1 without a loss scale
+  double unscale;      // 1 / scale
+  unsigned usable;     // 1: groups and tensors apply their own thresholds too
 };
 
 // By thread 0. Returns what all groups are multiplied by.
 __device__ inline WholeVerdict judge_step(const DecideArguments& a, const Summaries& from,
                                           const GlobalSums& all) {
   StepResult& result = *a.result;
-  const double loss_scale = header_of(from.gathered, 0, summary_bytes(a.group_count))->loss_scale;
+  const double loss_scale = header_of(from.gathered, 0, summary_stride(a))->loss_scale;
   const bool scaled = loss_scale > 0;
   const double unscale = scaled ? 1.0 / loss_scale : 1.0;
   // What is known already goes out first: fewer registers to keep across a call of pow.
@@ -153,8 +154,8 @@ __device__ inline WholeVerdict judge_step(const DecideArguments& a, const Summar
   result.found_inf = skip ? 1.0F : 0.0F;
   result.learning_rate_factor = a.shadow ? 1.0F : static_cast<float>(verdict.learning_rate_factor);
   result.grad_scale = grad_scale_of(scaled ? loss_scale : 1.0, coefficient);
-  const bool usable = !skip && !step.non_finite && !a.shadow;
-  return {coefficient, scaled ? loss_scale : 1.0, unscale, usable ? 1U : 0U};
+  const bool usable = verdict.decision != Decision::kSkip && !step.non_finite;
+  return {verdict.clip_coefficient, scaled ? loss_scale : 1.0, unscale, usable ? 1U : 0U};
 }
 
 // By thread 0, after the verdict.
@@ -170,44 +171,91 @@ __device__ inline void count_step(const DecideArguments& a, const Summaries& fro
     a.counters->step = in.count_on && !first ? a.counters->step + 1 : in.step;
 }
 
-// By all threads, a group each. Returns how many of this thread's groups their own threshold
-// shrank.
-__device__ inline unsigned write_factors(const DecideArguments& a, const WholeVerdict& whole) {
-  unsigned clipped = 0;
+// How many groups and tensors their own thresholds shrank more than the whole's.
+struct Clipped {
+  unsigned groups;
+  unsigned tensors;
+};
+
+__device__ inline double coefficient_of_group(const DecideArguments& a, const WholeVerdict& whole,
+                                              std::uint32_t group) {
+  if (a.group_policies == nullptr || whole.usable == 0) return whole.coefficient;
+  const GroupSummary& sum = a.groups[group];
+  const double norm = norm_of(sum.power_sum, sum.max_abs, a.p) * whole.unscale;
+  return group_coefficient(a.group_policies[group], norm, whole.coefficient);
+}
+
+// Of a tensor that is usable, from the sums of all ranks.
+__device__ inline double coefficient_of_tensor(const DecideArguments& a, const Summaries& from,
+                                               const WholeVerdict& whole, std::uint32_t tensor) {
+  const TensorSums sums = fold_tensor(from.gathered, from.world_size, summary_stride(a),
+                                      a.group_count, tensor, std::isinf(a.p));
+  return adaptive_coefficient(a.tensor_policies[tensor].ratio, a.adaptive_least_norm,
+                              norm_of(sums.gradient, sums.gradient, a.p) * whole.unscale,
+                              norm_of(sums.parameter, sums.parameter, a.p));
+}
+
+// As on the host, to the bit. In shadow mode the loss scale alone is divided out.
+__device__ inline void write_factor(const DecideArguments& a, const WholeVerdict& whole,
+                                    double coefficient, std::uint32_t group, Factor& out) {
+  Factor factor;
+  factor.factor = (a.shadow ? 1.0 : coefficient) / whole.scale;
+  factor.parts = split_factor(factor.factor);
+  if (a.group_policies != nullptr && !a.shadow) factor.limit = a.group_policies[group].value_limit;
+  out = factor;
+}
+
+// By all threads, a group or a tensor each. Returns what this thread found to be clipped.
+__device__ inline Clipped write_factors(const DecideArguments& a, const Summaries& from,
+                                        const WholeVerdict& whole) {
+  Clipped clipped{0, 0};
+  const bool by_tensor = a.tensor_policies != nullptr;
+#pragma unroll 1
   for (std::uint32_t g = threadIdx.x; g < a.group_count; g += kBlockThreads) {
-    double coefficient = whole.coefficient;
-    GroupFactor factor;
-    if (a.group_policies != nullptr && whole.groups_clip != 0) {
-      const GroupSummary& sum = a.groups[g];
-      const double norm = norm_of(sum.power_sum, sum.max_abs, a.p) * whole.unscale;
-      coefficient = group_coefficient(a.group_policies[g], norm, whole.coefficient);
-      if (coefficient < whole.coefficient) ++clipped;
-      factor.limit = a.group_policies[g].value_limit;
+    const double coefficient = coefficient_of_group(a, whole, g);
+    if (coefficient < whole.coefficient) ++clipped.groups;
+    if (!by_tensor) write_factor(a, whole, coefficient, g, a.factors[g]);
+  }
+#pragma unroll 1
+  for (std::uint32_t t = threadIdx.x; t < a.tensor_count; t += kBlockThreads) {
+    const std::uint32_t group = a.tensor_policies[t].group;
+    double coefficient = coefficient_of_group(a, whole, group);
+    if (whole.usable != 0) {
+      const double own = coefficient_of_tensor(a, from, whole, t);
+      if (own < coefficient) {
+        ++clipped.tensors;
+        coefficient = own;
+      }
     }
-    factor.factor = coefficient / whole.scale;  // as on the host, to the bit
-    factor.parts = split_factor(factor.factor);
-    a.factors[g] = factor;
+    write_factor(a, whole, coefficient, group, a.factors[t]);
   }
   return clipped;
 }
 
-__device__ inline unsigned sum_over_block(unsigned value) {
-  GRADWARDEN_SHARED(unsigned, values, kBlockThreads);
+// Valid in thread 0.
+__device__ inline Clipped sum_over_block(const Clipped& value) {
+  GRADWARDEN_SHARED(Clipped, values, kBlockThreads);
   values[threadIdx.x] = value;
   __syncthreads();
-  unsigned all = 0;
+  Clipped all{0, 0};
   if (threadIdx.x == 0) {
-    for (unsigned i = 0; i < kBlockThreads; ++i) all += values[i];
+    for (unsigned i = 0; i < kBlockThreads; ++i) {
+      const Clipped one = values[i];
+      all.groups += one.groups;
+      all.tensors += one.tensors;
+    }
   }
   return all;
 }
 
-// By thread 0, when it is known that some group was above its own threshold.
-__device__ inline void note_clipped_groups(StepResult& result, unsigned clipped) {
-  result.clipped_groups = clipped;
-  if (clipped == 0 || result.verdict.decision != Decision::kApply) return;
+// By thread 0, when it is known what was above its own threshold.
+__device__ inline void note_clipped(StepResult& result, const Clipped& clipped) {
+  result.clipped_groups = clipped.groups;
+  result.clipped_tensors = clipped.tensors;
+  if (clipped.groups + clipped.tensors == 0 || result.verdict.decision != Decision::kApply) return;
   result.verdict.decision = Decision::kClip;
-  if (result.verdict.reason == Reason::kWithinLimits) result.verdict.reason = Reason::kGroupMaxNorm;
+  if (result.verdict.reason != Reason::kWithinLimits) return;
+  result.verdict.reason = clipped.groups != 0 ? Reason::kGroupMaxNorm : Reason::kAdaptiveClip;
 }
 
 // One block of kBlockThreads threads.
@@ -220,9 +268,9 @@ __global__ void __launch_bounds__(kBlockThreads, 1) decide_kernel(const DecideAr
     count_step(a, from);
   }
   __syncthreads();
-  const unsigned clipped = sum_over_block(write_factors(a, shared_whole[0]));
+  const Clipped clipped = sum_over_block(write_factors(a, from, shared_whole[0]));
   if (threadIdx.x == 0) {
-    note_clipped_groups(*a.result, clipped);
+    note_clipped(*a.result, clipped);
     begin_record(a);
   }
   __syncthreads();

@@ -38,13 +38,29 @@ __device__ inline TensorPartial gather_chunks(const TensorEntry& tensor,
   return s;
 }
 
-__device__ inline void store_tensor(const TensorPartial& s, Statistics& out) {
+__device__ inline void store_flight(const FoldArguments& a, std::uint32_t t,
+                                    const TensorPartial& s) {
+  if (a.flight.slots == nullptr) return;
+  const std::uint64_t non_finite = s.nan_count + s.inf_count;
+  FlightSums sums;
+  sums.power_sum = std::isinf(a.p) ? s.max_abs : s.power_sum;
+  sums.max_abs = static_cast<float>(s.max_abs);
+  sums.non_finite_count =
+      non_finite > 0xffffffffU ? 0xffffffffU : static_cast<std::uint32_t>(non_finite);
+  sums.zero_count = s.zero_count;
+  reinterpret_cast<FlightSums*>(flight_slot(a.flight, a.counters->folded) + 1)[t] = sums;
+}
+
+__device__ inline void store_tensor(const FoldArguments& a, std::uint32_t t,
+                                    const TensorPartial& s) {
+  Statistics& out = a.tensors[t];
   out.power_sum = s.power_sum;
   out.max_abs = s.max_abs;
   out.nan_count = s.nan_count;
   out.inf_count = s.inf_count;
   out.zero_count = s.zero_count;
   out.first_non_finite = s.first_non_finite;
+  store_flight(a, t, s);
 }
 
 __device__ inline void fold_small_tensors(const FoldArguments& a) {
@@ -53,7 +69,7 @@ __device__ inline void fold_small_tensors(const FoldArguments& a) {
        t += stride) {
     const TensorEntry& tensor = a.plan.tensors[t];
     if (tensor.chunk_count > kThreadChunks) continue;
-    store_tensor(gather_chunks(tensor, a.chunks, 0, 1), a.tensors[t]);
+    store_tensor(a, t, gather_chunks(tensor, a.chunks, 0, 1));
   }
 }
 
@@ -63,7 +79,7 @@ __device__ inline void fold_large_tensors(const FoldArguments& a) {
     if (tensor.chunk_count <= kThreadChunks) continue;  // the whole block alike
     TensorPartial s = gather_chunks(tensor, a.chunks, threadIdx.x, kBlockThreads);
     fold_block(s);
-    if (threadIdx.x == 0) store_tensor(s, a.tensors[t]);
+    if (threadIdx.x == 0) store_tensor(a, t, s);
   }
 }
 
@@ -140,7 +156,7 @@ __device__ inline bool is_large_group(const Plan& plan, std::uint32_t group) {
 }
 
 __device__ inline void fold_groups(const FoldArguments& a) {
-  GroupSummary* out = groups_of(a.summary);
+  GroupSummary* out = a.groups;
   if (a.plan.largest_group > kWarpGroup) {
     for (std::uint32_t group = 0; group < a.plan.group_count; ++group) {
       if (!is_large_group(a.plan, group)) continue;  // the whole block alike
@@ -158,9 +174,25 @@ __device__ inline void fold_groups(const FoldArguments& a) {
   }
 }
 
-__device__ inline std::uint64_t sequence_of(const FoldArguments& a) {
-  const std::uint64_t next = a.counters->sequence + 1;
-  return next > a.count ? next : a.count;
+// Sums by tensor of the whole model, each by one thread over this rank's parts of it, in order.
+__device__ inline void fold_whole_tensors(const FoldArguments& a) {
+  TensorSums* out = tensors_of(a.summary, a.plan.group_count);
+  const bool greatest = std::isinf(a.p);
+  for (std::uint32_t t = threadIdx.x; t < a.plan.whole_count; t += kBlockThreads) {
+    double sum = 0;
+    for (std::uint32_t i = a.plan.whole_first[t]; i < a.plan.whole_first[t + 1]; ++i) {
+      const std::uint32_t part = a.plan.whole_parts[i];
+      const Statistics& s = a.tensors[part];
+      if (!greatest)
+        sum += s.power_sum * a.plan.tensors[part].weight;
+      else if (s.max_abs > sum)
+        sum = s.max_abs;
+    }
+    if (a.kind == TensorKind::kParameters)
+      out[t].parameter = sum;
+    else
+      out[t].gradient = sum;
+  }
 }
 
 // This rank's own totals. first_non_finite stands for a tensor here: the first that has one.
@@ -173,14 +205,14 @@ __device__ inline void fold_header(const FoldArguments& a) {
   }
   fold_block(all);
   if (threadIdx.x != 0) return;
-  const bool shards = a.kind == GradientKind::kShards;
+  const bool shards = a.kind == TensorKind::kShards;
   RankHeader& header = *a.summary;
   if (all.first_non_finite != TensorPartial::kNone) {
     const TensorEntry& tensor = a.plan.tensors[all.first_non_finite];
     const Statistics& s = a.tensors[all.first_non_finite];
     NonFiniteSummary& first = shards ? header.shard_first : header.local_first;
     first.tensor = tensor.id;
-    first.index = tensor.offset + s.first_non_finite;
+    first.index = index_in_whole(a.plan.maps, tensor, s.first_non_finite);
     first.nan_count = s.nan_count;
     first.inf_count = s.inf_count;
   }
@@ -188,7 +220,7 @@ __device__ inline void fold_header(const FoldArguments& a) {
   // For p = infinity the largest magnitude stands for the sum of powers.
   const double power = std::isinf(a.p) ? all.max_abs : all.power_sum;
   if (shards) {
-    header.sequence = sequence_of(a);
+    header.sequence = next_sequence(*a.counters, a.count);
     header.loss_scale = value_of(a.loss_scale);
     header.shard_power_sum = power;
     header.shard_non_finite = non_finite;
@@ -199,11 +231,17 @@ __device__ inline void fold_header(const FoldArguments& a) {
   }
 }
 
-// Tells the host that this step's summary is ready to be sent. The fence: what follows on the
-// stream must not be seen to end before this is seen to begin.
-__device__ inline void tell_started(const FoldArguments& a) {
+// By thread 0 of the last block. Counts the fold, and tells the host that this step's summary is
+// ready to be sent. The fences: what this launch wrote for the host, by whatever block, is seen
+// before the count is; and what follows on the stream must not be seen to end, nor the next fold to
+// write, before this is seen.
+__device__ inline void tell_folded(const FoldArguments& a) {
+  const std::uint64_t folded = a.counters->folded + 1;
+  a.counters->folded = folded;
   if (a.progress == nullptr) return;
-  a.progress->started = sequence_of(a);
+  __threadfence_system();
+  a.progress->folded = folded;
+  a.progress->started = next_sequence(*a.counters, a.count);
   __threadfence_system();
 }
 
@@ -212,10 +250,11 @@ __global__ void __launch_bounds__(kBlockThreads, 3) fold_kernel(const FoldArgume
   fold_small_tensors(a);
   fold_large_tensors(a);
   if (!last_block_here(a.blocks_done)) return;  // the whole block alike
-  if (a.kind == GradientKind::kShards) fold_groups(a);
-  fold_header(a);
+  if (a.groups != nullptr) fold_groups(a);
+  if (a.plan.whole_count != 0 && a.kind != TensorKind::kOther) fold_whole_tensors(a);
+  if (a.kind == TensorKind::kShards || a.kind == TensorKind::kLocal) fold_header(a);
   if (threadIdx.x != 0) return;
-  if (a.kind == GradientKind::kShards) tell_started(a);
+  if (a.kind == TensorKind::kShards) tell_folded(a);
   atomicExch(global_word(a.blocks_done), 0U);  // for the next step's launch
 }
 

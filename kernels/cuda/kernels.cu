@@ -2,7 +2,9 @@
 // the emulated GPU of tests/emulator.
 #include "kernels/cuda/apply.cuh"
 #include "kernels/cuda/decide.cuh"
+#include "kernels/cuda/digest.cuh"
 #include "kernels/cuda/fold.cuh"
+#include "kernels/cuda/inspection.cuh"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/statistics.cuh"
 
@@ -25,5 +27,8 @@ StatisticsKernel find_statistics_kernel(NormType norm) {
 FoldKernel find_fold_kernel() { return fold_kernel; }
 DecideKernel find_decide_kernel() { return decide_kernel; }
 ApplyKernel find_apply_kernel() { return apply_kernel; }
+DigestKernel find_digest_kernel() { return digest_kernel; }
+SealKernel find_seal_kernel() { return seal_kernel; }
+DeliverKernel find_deliver_kernel() { return deliver_kernel; }
 
 }  // namespace gradwarden::kernels::cuda

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 
+#include "kernels/numerics/index_map.h"
 #include "kernels/numerics/statistics.h"
 
 namespace gradwarden::kernels::cuda {
@@ -46,6 +47,9 @@ struct TensorEntry {
   std::uint32_t id = 0;           // of the whole tensor, the same on all ranks
   std::uint32_t group = 0;
   DType dtype = DType::kFloat32;
+  std::uint32_t map = kNoMap;  // position in Plan::maps, in place of `offset`
+
+  static constexpr std::uint32_t kNoMap = 0xffffffffU;
 };
 
 // Chunk number -> tensor, so that a block needs one read to know its work.
@@ -73,11 +77,25 @@ struct Plan {
   // Positions of tensors, group by group; those of group g are [group_first[g], group_first[g+1]).
   const std::uint32_t* group_tensors = nullptr;
   const std::uint32_t* group_first = nullptr;  // group_count + 1
+  // Likewise tensor by tensor of the whole model, in the order of their ids, where sums by tensor
+  // are wanted (adaptive clipping); null: they are not.
+  const std::uint32_t* whole_parts = nullptr;
+  const std::uint32_t* whole_first = nullptr;  // whole_count + 1
+  // Where shards that are boxes of their tensors lie in them; null: all are contiguous.
+  const IndexMap* maps = nullptr;
   std::uint64_t chunk_count = 0;
   std::uint32_t tensor_count = 0;
   std::uint32_t group_count = 0;
+  std::uint32_t whole_count = 0;
   std::uint32_t largest_group = 0;  // tensors of the group that has most
 };
+
+// The flat index, in the whole tensor, of the shard's element i.
+GRADWARDEN_HD inline std::uint64_t index_in_whole(const IndexMap* maps, const TensorEntry& tensor,
+                                                  std::uint64_t i) {
+  if (tensor.map == TensorEntry::kNoMap) return tensor.offset + i;
+  return whole_index(maps[tensor.map], i);
+}
 
 }  // namespace gradwarden::kernels::cuda
 

@@ -17,12 +17,16 @@ struct PlanTables {
   std::vector<ChunkEntry> chunks;
   std::vector<std::uint32_t> group_tensors;
   std::vector<std::uint32_t> group_first;
+  std::vector<std::uint32_t> whole_parts;
+  std::vector<std::uint32_t> whole_first;
   std::uint32_t largest_group = 0;
 };
 
 // The chunk fields of `tensors` are filled in here; the rest is the caller's. Groups are
-// [0, group_count) and each tensor's is one of them.
-PlanTables build_plan(std::span<const TensorEntry> tensors, std::uint32_t group_count);
+// [0, group_count) and each tensor's is one of them. `whole_count` tensors of the whole model: for
+// sums by tensor; 0 where they are not wanted, else ids are below it.
+PlanTables build_plan(std::span<const TensorEntry> tensors, std::uint32_t group_count,
+                      std::uint32_t whole_count = 0);
 
 // The sizes of the tables, with pointers to the copies of them that kernels read.
 Plan plan_over(const PlanTables& sizes, const TensorEntry* tensors, const ChunkEntry* chunks,

@@ -7,6 +7,8 @@
 #ifndef GRADWARDEN_KERNELS_CUDA_RECORD_CUH_
 #define GRADWARDEN_KERNELS_CUDA_RECORD_CUH_
 
+#include <cmath>
+
 #include "kernels/cuda/arguments.h"
 #include "kernels/cuda/device.cuh"
 #include "kernels/cuda/plan.h"
@@ -51,16 +53,17 @@ __device__ inline void copy_headers(const DecideArguments& a, bool complete, Ran
   for (std::uint64_t i = threadIdx.x; i < a.world_size * kWords; i += kBlockThreads) {
     const std::uint64_t rank = i / kWords;
     const auto* source = reinterpret_cast<const std::uint64_t*>(
-        complete ? header_of(a.gathered, rank, summary_bytes(a.group_count)) : a.own);
+        complete ? header_of(a.gathered, rank, summary_stride(a)) : a.own);
     target[i] = complete || rank == a.rank ? source[i % kWords] : 0;
   }
 }
 
-__device__ inline RecordFinding finding_of(const TensorEntry& tensor, const Statistics& s,
+__device__ inline RecordFinding finding_of(const Plan& plan, std::uint32_t t, const Statistics& s,
                                            bool local) {
+  const TensorEntry& tensor = plan.tensors[t];
   RecordFinding finding;
   finding.where.tensor = tensor.id;
-  finding.where.index = tensor.offset + s.first_non_finite;
+  finding.where.index = index_in_whole(plan.maps, tensor, s.first_non_finite);
   finding.where.nan_count = s.nan_count;
   finding.where.inf_count = s.inf_count;
   finding.local = local ? 1 : 0;
@@ -81,7 +84,7 @@ __device__ inline std::uint64_t append_findings(const Plan& plan, const Statisti
     if (threadIdx.x == 0) {
       for (std::uint32_t i = 0; i < kBlockThreads && count < kMaxRecordFindings; ++i) {
         if (flagged[i] == 0) continue;
-        out[count++] = finding_of(plan.tensors[start + i], tensors[start + i], local);
+        out[count++] = finding_of(plan, start + i, tensors[start + i], local);
       }
     }
     __syncthreads();  // the next tile overwrites this one
@@ -111,8 +114,23 @@ __device__ inline void fill_record(const DecideArguments& a, bool complete) {
   if (threadIdx.x == 0) record.finding_count = count;
 }
 
+// By thread 0. `folds` last: who finds it there, finds the rest.
+__device__ inline void write_flight_header(const DecideArguments& a) {
+  if (a.flight.slots == nullptr) return;
+  const std::uint64_t folds = a.counters->folded;
+  const StepResult& result = *a.result;
+  FlightHeader& header = *flight_slot(a.flight, folds - 1);
+  header.step = a.counters->step;
+  header.norm = result.nan_count + result.inf_count != 0 ? static_cast<double>(NAN) : result.norm;
+  header.decision = static_cast<std::uint32_t>(result.verdict.decision);
+  header.reason = static_cast<std::uint32_t>(result.verdict.reason);
+  __threadfence_system();
+  header.folds = folds;
+}
+
 // By thread 0, after the barrier behind fill_record.
 __device__ inline void end_record(const DecideArguments& a) {
+  write_flight_header(a);
   __threadfence_system();
   if (a.ring.slots != nullptr) slot_of(a).end = a.own->sequence;
   if (a.progress != nullptr) a.progress->decided = a.own->sequence;

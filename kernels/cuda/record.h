@@ -42,6 +42,12 @@ static_assert(sizeof(RecordHeader) % 8 == 0);
 struct Progress {
   std::uint64_t started = 0;  // sequence of the last step whose summary was ready to be sent
   std::uint64_t decided = 0;  // sequence of the last step that was decided
+  std::uint64_t folded = 0;   // folds of shards that ended since bind
+  // Sequences of the last step for which an inspection was ready to be exchanged, and was
+  // delivered.
+  std::uint64_t inspecting = 0;
+  std::uint64_t inspected = 0;
+  std::uint64_t delivered = 0;  // inspections since bind
 };
 
 struct RecordRing {

@@ -10,8 +10,9 @@
 
 namespace gradwarden::kernels::cuda {
 
-// By what the elements of one group are multiplied: `factor` for fp64, its parts for the rest.
-struct GroupFactor {
+// By what the elements of one group, or with adaptive clipping of one tensor, are multiplied:
+// `factor` for fp64, its parts for the rest.
+struct Factor {
   double factor = 1;
   Float32Factor parts;
   double limit = 0;  // elements are clamped to +-this after scaling; 0: not
@@ -25,8 +26,9 @@ struct StepResult {
   std::uint64_t nan_count = 0;
   std::uint64_t inf_count = 0;
   std::uint64_t zero_count = 0;
-  std::uint32_t clipped_groups = 0;  // whose own threshold shrank them more than the whole's
-  std::uint32_t update = 1;          // 0: the step is skipped and gradients stay untouched
+  std::uint32_t clipped_groups = 0;   // whose own threshold shrank them more than the whole's
+  std::uint32_t clipped_tensors = 0;  // that adaptive clipping shrank more than that
+  std::uint32_t update = 1;           // 0: the step is skipped and gradients stay untouched
   // Exactly 0 or 1: fused optimizers skip only when it equals 1.
   float found_inf = 0;
   // Loss scale / clip coefficient: fused optimizers divide gradients by it. Never infinite.

@@ -23,6 +23,13 @@ GRADWARDEN_HD inline std::uint64_t element_digest(std::uint64_t index, std::uint
   return x ^ (x >> 31);
 }
 
+// What an audit compares: what one rank holds of the elements that it shares with certain others;
+// zeros where it holds nothing.
+struct RegionSums {
+  std::uint64_t digest = 0;
+  double power_sum = 0;  // for p = infinity the largest magnitude
+};
+
 }  // namespace gradwarden::kernels
 
 #endif  // GRADWARDEN_KERNELS_NUMERICS_DIGEST_H_

@@ -37,9 +37,7 @@ bool is_nan(const Format& format, std::uint64_t bits) {
   return std::isnan(reference::decode(format, bits));
 }
 
-GroupFactor factor_of(double factor, double limit = 0) {
-  return {factor, split_factor(factor), limit};
-}
+Factor factor_of(double factor, double limit = 0) { return {factor, split_factor(factor), limit}; }
 
 void check_apply(Launcher& launcher, const Buffer& before, double factor, double limit) {
   Buffer after = before;

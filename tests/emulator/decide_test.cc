@@ -141,7 +141,7 @@ TEST(FoldKernel, KeepsLocalStatisticsApartAndUntilTheDecision) {
   const float loss_scale = 1024;
   device.loss_scale = &loss_scale;
   device.run_statistics();
-  device.run_fold(GradientKind::kLocal);
+  device.run_fold(TensorKind::kLocal);
   EXPECT_EQ(device.header().observed, 1U);
   EXPECT_EQ(device.header().shard_power_sum, 0);
   device.run_fold();

@@ -158,5 +158,102 @@ TEST(DeviceGuardCost, OfObservingLocalGradientsIsTwoLaunchesAndOneReadMore) {
   EXPECT_EQ(counters.bytes_written, 0U);
 }
 
+// Launches, collectives and bytes of one rank's next step, with what the options ask for.
+struct StepCost {
+  std::uint64_t launches = 0;
+  std::uint64_t collectives = 0;
+  std::uint64_t memsets = 0;
+  double lists_read = 0;  // in lists of gradients
+  std::uint64_t waits_and_allocations = 0;
+};
+
+StepCost cost_since(const RuntimeCounters& before, const RuntimeCounters& after,
+                    std::size_t bytes) {
+  StepCost cost;
+  cost.launches = after.kernel_launches - before.kernel_launches;
+  cost.collectives = after.collectives - before.collectives;
+  cost.memsets = after.memsets - before.memsets;
+  cost.lists_read =
+      static_cast<double>(after.bytes_read - before.bytes_read) / static_cast<double>(bytes);
+  cost.waits_and_allocations = after.synchronisations() - before.synchronisations() +
+                               after.allocations - before.allocations + after.frees - before.frees;
+  return cost;
+}
+
+// Of steps 1 and 2 of two ranks, both ranks together, of a model of gradients, parameters and
+// moments that is on both.
+std::vector<StepCost> cost_of_two_steps(const GuardOptions& options) {
+  const Case c{40, 500, Step::kHealthy};
+  std::vector<StepCost> costs;
+  RuntimeCounters before;
+  std::barrier both(2);
+  run_gpu_ranks(2, [&](GpuRank& gpu) {
+    emulator::set_delays(0);
+    const std::vector<float> values = some_values(c.tensors * c.elements, 1);
+    DeviceFloats gradients(values), parameters(values), moments(values);
+    NcclRanks ranks(gpu.communicator, gpu.stream);
+    DeviceGuard guard({.guard = options}, ranks);
+    const std::vector<TensorShard> moment_shards = cut(moments, c);
+    const TensorList others[] = {{"moment", moment_shards}};
+    guard.bind({.gradients = cut(gradients, c), .parameters = cut(parameters, c), .others = others},
+               gpu.stream);
+    for (std::uint64_t step = 1; step <= 2; ++step) {
+      both.arrive_and_wait();
+      if (gpu.rank == 0) before = emulator::runtime_counters();
+      both.arrive_and_wait();
+      ASSERT_EQ(guard.step({.step = step}, gpu.stream), DeviceStatus::kOk);
+      StepOutcome outcome;
+      ASSERT_EQ(guard.wait(&outcome), DeviceStatus::kOk);  // makes no call that is counted
+      both.arrive_and_wait();
+      if (gpu.rank == 0) {
+        const RuntimeCounters after = emulator::runtime_counters();
+        costs.push_back(cost_since(before, after, 2 * values.size() * sizeof(float)));
+      }
+    }
+    both.arrive_and_wait();
+    ASSERT_EQ(cudaStreamSynchronize(gpu.stream), cudaSuccess);
+  });
+  return costs;
+}
+
+void expect_cost(const StepCost& cost, std::uint64_t launches, std::uint64_t collectives,
+                 double lists_read) {
+  EXPECT_EQ(cost.launches, 2 * launches);
+  EXPECT_EQ(cost.collectives, 2 * collectives);
+  EXPECT_EQ(cost.lists_read, lists_read);
+  EXPECT_EQ(cost.waits_and_allocations, 0U);
+}
+
+TEST(DeviceGuardCost, OfAdaptiveClippingIsTwoLaunchesAndAReadOfTheParametersMore) {
+  for (const StepCost& cost : cost_of_two_steps({.adaptive_clip = 1e9})) {
+    expect_cost(cost, 6, 1, 2);
+  }
+}
+
+TEST(DeviceGuardCost, OfTheFlightRecorderIsNoLaunch) {
+  for (const bool on : {false, true}) {
+    for (const StepCost& cost : cost_of_two_steps({.flight_recorder = on})) {
+      expect_cost(cost, 4, 1, 1);
+    }
+  }
+}
+
+TEST(DeviceGuardCost, OfAnInspectionIsPaidInTheStepsThatInspectAlone) {
+  // Statistics and fold of the parameters, a digest of each of the two lists, seal, deliver.
+  const std::vector<StepCost> audit = cost_of_two_steps({.audit_every = 2});
+  expect_cost(audit[0], 4, 1, 1);
+  expect_cost(audit[1], 4 + 2 + 2 + 2, 2, 4);
+  EXPECT_EQ(audit[1].memsets, 2U) << "of the digests, one on each rank";
+  // Statistics and fold of parameters and moments, seal, deliver.
+  const std::vector<StepCost> signals = cost_of_two_steps({.observe_others_every = 2});
+  expect_cost(signals[0], 4, 1, 1);
+  expect_cost(signals[1], 4 + 4 + 2, 2, 3);
+  // Beside adaptive clipping, which reads the parameters anyway.
+  const GuardOptions all{.adaptive_clip = 1e9, .audit_every = 2, .observe_others_every = 2};
+  const std::vector<StepCost> both = cost_of_two_steps(all);
+  expect_cost(both[0], 6, 1, 2);
+  expect_cost(both[1], 6 + 2 + 2 + 2, 2, 5);
+}
+
 }  // namespace
 }  // namespace gradwarden

@@ -100,6 +100,10 @@ void KeepingSink::submit(const StepRecord& record) noexcept {
   kept.shard_norms.assign(record.shard_norms.begin(), record.shard_norms.end());
   kept.local_norms.assign(record.local_norms.begin(), record.local_norms.end());
   kept.non_finite.assign(record.non_finite.begin(), record.non_finite.end());
+  kept.mismatches.assign(record.mismatches.begin(), record.mismatches.end());
+  kept.signals.assign(record.signals.begin(), record.signals.end());
+  kept.signal_group_norms.assign(record.signal_group_norms.begin(),
+                                 record.signal_group_norms.end());
   for (const std::string_view id : record.batch_ids) kept.batch_ids.emplace_back(id);
   records_.push_back(std::move(kept));
 }

@@ -99,6 +99,9 @@ class KeptRecord {
   std::vector<double> shard_norms;
   std::vector<double> local_norms;
   std::vector<NonFiniteTensor> non_finite;
+  std::vector<ReplicaMismatch> mismatches;
+  std::vector<SignalStatistics> signals;
+  std::vector<double> signal_group_norms;
   std::vector<std::string> batch_ids;
 };
 

@@ -87,6 +87,7 @@ TEST(LargeTensor, IsFoldedWithCountsAndIndicesBeyond32Bits) {
   a.chunks = chunks.data();
   a.tensors = tensors.data();
   a.summary = reinterpret_cast<RankHeader*>(summary.data());
+  a.groups = groups_of(a.summary);
   a.counters = counters.get();
   a.blocks_done = blocks_done.get();
   Launcher launcher;

@@ -40,6 +40,9 @@ short_name() {
     *fold_kernel*) echo "fold" ;;
     *decide_kernel*) echo "decide" ;;
     *apply_kernel*) echo "apply" ;;
+    *digest_kernel*) echo "digest" ;;
+    *seal_kernel*) echo "seal" ;;
+    *deliver_kernel*) echo "deliver" ;;
     *) echo "$1" ;;
   esac
 }
@@ -102,6 +105,10 @@ check_width() { # architecture, PTX
         echo "sm_$1 $kernel: $loads 128-bit loads"
         ((loads >= 6)) || fail "sm_$1 $kernel: no 128-bit loads for every 16- and 32-bit type"
         ;;
+      digest)
+        echo "sm_$1 digest: $loads 128-bit loads"
+        ((loads >= 3)) || fail "sm_$1 digest: no 128-bit loads for every width of element"
+        ;;
       apply)
         echo "sm_$1 $kernel: $loads 128-bit loads, $stores 128-bit stores"
         ((loads >= 4 && stores >= 4)) || fail "sm_$1 apply: no 128-bit loads and stores"
@@ -120,7 +127,7 @@ for architecture in "${architectures[@]}"; do
   fi
   seen=0
   report "$architecture" "$work/log"
-  ((seen == 7)) || fail "sm_$architecture: report of $seen kernels, 7 expected"
+  ((seen == 10)) || fail "sm_$architecture: report of $seen kernels, 10 expected"
   check_width "$architecture" "$work/kernels.ptx"
   rm -f "$work"/kernels.ptx
 done

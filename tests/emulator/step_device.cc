@@ -55,12 +55,13 @@ void StepDevice::run_statistics() {
           plan_.chunks, plan_.chunk_count, p, chunks_.data());
 }
 
-void StepDevice::run_fold(GradientKind kind) {
+void StepDevice::run_fold(TensorKind kind) {
   FoldArguments a;
   a.plan = plan_;
   a.chunks = chunks_.data();
   a.tensors = tensors_.data();
   a.summary = reinterpret_cast<RankHeader*>(summary_.data());
+  if (kind == TensorKind::kShards) a.groups = groups_of(a.summary);
   if (loss_scale != nullptr) {
     memory_->loss_scale = *loss_scale;
     a.loss_scale.at = &memory_->loss_scale;
@@ -92,7 +93,7 @@ void StepDevice::run_decide(const void* gathered, std::uint32_t world_size) {
 
 void StepDevice::run_apply() {
   emulate(find_apply_kernel(), grid, kBlockThreads, launcher_, plan_.tensors, plan_.chunks,
-          plan_.chunk_count, factors_.data(), &memory_->result);
+          plan_.chunk_count, factors_.data(), false, &memory_->result);
 }
 
 void expect_clean(emulator::Launcher& launcher) {

@@ -54,7 +54,7 @@ class StepDevice {
   std::vector<GroupPolicy> group_policies;  // empty: none
 
   void run_statistics();
-  void run_fold(GradientKind kind = GradientKind::kShards);
+  void run_fold(TensorKind kind = TensorKind::kShards);
   // Over summaries gathered from `world_size` ranks; the other form takes this rank's alone.
   void run_decide(const void* gathered, std::uint32_t world_size);
   void run_decide() { run_decide(summary_.data(), 1); }
@@ -67,7 +67,7 @@ class StepDevice {
   const RankHeader& header() const { return *reinterpret_cast<const RankHeader*>(summary_.data()); }
   const GroupSummary& group(std::uint32_t g) const { return groups_of(&header())[g]; }
   StepResult& result() { return memory_->result; }
-  std::vector<GroupFactor>& factors() { return factors_; }
+  std::vector<Factor>& factors() { return factors_; }
 
  private:
   emulator::Launcher& launcher_;
@@ -77,7 +77,7 @@ class StepDevice {
   std::vector<Statistics> tensors_;
   std::vector<std::uint64_t> summary_;
   std::vector<GroupSummary> groups_;
-  std::vector<GroupFactor> factors_;
+  std::vector<Factor> factors_;
 };
 
 // Every order in which threads may run.

@@ -2,8 +2,13 @@
 // every one of them in a kernel. Nothing here is run.
 #include "kernels/numerics/clip.h"
 #include "kernels/numerics/decision.h"
+#include "kernels/numerics/digest.h"
+#include "kernels/numerics/group_policy.h"
+#include "kernels/numerics/index_map.h"
+#include "kernels/numerics/noise_scale.h"
 #include "kernels/numerics/spike_rule.h"
 #include "kernels/numerics/statistics.h"
+#include "kernels/numerics/summary.h"
 
 namespace gradwarden::kernels {
 
@@ -17,6 +22,16 @@ __global__ void use_every_rule(const Statistics* parts, int count, GuardPolicy p
   step.non_finite = whole.non_finite();
   *verdict = decide(policy, *state, step);
   *factor = split_factor(verdict->clip_coefficient);
+}
+
+__global__ void use_what_beside_the_norm_is_observed(const void* summaries, const IndexMap* map,
+                                                     NoiseScale* noise, double* coefficient,
+                                                     std::uint64_t* digest) {
+  const TensorSums sums = fold_tensor(summaries, 2, summary_bytes(1, 1), 1, 0, false);
+  *coefficient = adaptive_coefficient(0.01, 1e-3, sums.gradient, sums.parameter);
+  noise->observe(sums.gradient, sums.parameter, 2);
+  *coefficient += noise->value();
+  *digest = element_digest(whole_index(*map, 5), 7);
 }
 
 }  // namespace gradwarden::kernels

@@ -8,18 +8,9 @@ namespace {
 
 using kernels::cuda::TensorEntry;
 
-template <typename T>
-DeviceMemory upload_table(const std::vector<T>& table, cudaStream_t stream) {
-  DeviceMemory memory(table.size() * sizeof(T));
-  if (!table.empty()) {
-    require(cudaMemcpyAsync(memory.as<T>(), table.data(), table.size() * sizeof(T),
-                            cudaMemcpyHostToDevice, stream),
-            "copying the guard's tables to the device");
-  }
-  return memory;
-}
-
-std::vector<TensorEntry> entries_of(std::span<const Segment> segments) {
+// Segments that are boxes of their tensors get a place in `maps`.
+std::vector<TensorEntry> entries_of(std::span<const Segment> segments,
+                                    std::vector<kernels::IndexMap>& maps) {
   std::vector<TensorEntry> entries;
   entries.reserve(segments.size());
   for (const Segment& segment : segments) {
@@ -31,6 +22,10 @@ std::vector<TensorEntry> entries_of(std::span<const Segment> segments) {
     entry.id = segment.tensor;
     entry.group = segment.group;
     entry.dtype = static_cast<kernels::DType>(segment.dtype);
+    if (segment.map) {
+      entry.map = static_cast<std::uint32_t>(maps.size());
+      maps.push_back(*segment.map);
+    }
     entries.push_back(entry);
   }
   return entries;
@@ -44,10 +39,11 @@ DevicePlan::~DevicePlan() {
   }
 }
 
-void DevicePlan::build(std::span<const Segment> segments, std::size_t group_count,
-                       cudaStream_t stream) {
-  tables_ =
-      kernels::cuda::build_plan(entries_of(segments), static_cast<std::uint32_t>(group_count));
+void DevicePlan::build(std::span<const Segment> segments, const Sizes& sizes, cudaStream_t stream) {
+  std::vector<kernels::IndexMap> maps;
+  tables_ = kernels::cuda::build_plan(entries_of(segments, maps),
+                                      static_cast<std::uint32_t>(sizes.groups),
+                                      static_cast<std::uint32_t>(sizes.whole_tensors));
   origins_.clear();
   first_stale_ = SIZE_MAX;
   last_stale_ = 0;
@@ -55,7 +51,10 @@ void DevicePlan::build(std::span<const Segment> segments, std::size_t group_coun
     origins_.push_back({segment.shard, segment.byte_offset});
   }
   upload(stream);
-  make_copies();
+  maps_ = upload_table(maps, stream);
+  plan_.maps = maps_.as<const kernels::IndexMap>();
+  grids_ = grids_for(plan_);
+  if (sizes.moves) make_copies();
   require(cudaStreamSynchronize(stream), "copying the guard's tables to the device");
 }
 
@@ -64,12 +63,16 @@ void DevicePlan::upload(cudaStream_t stream) {
   chunk_entries_ = upload_table(tables_.chunks, stream);
   group_tensors_ = upload_table(tables_.group_tensors, stream);
   group_first_ = upload_table(tables_.group_first, stream);
+  whole_parts_ = upload_table(tables_.whole_parts, stream);
+  whole_first_ = upload_table(tables_.whole_first, stream);
   chunks_ = DeviceMemory(tables_.chunks.size() * sizeof(kernels::cuda::ChunkStatistics));
   tensors_ = DeviceMemory(tables_.tensors.size() * sizeof(kernels::Statistics));
   plan_ = kernels::cuda::plan_over(tables_, entries_.as<const TensorEntry>(),
                                    chunk_entries_.as<const kernels::cuda::ChunkEntry>(),
                                    group_tensors_.as<const std::uint32_t>(),
                                    group_first_.as<const std::uint32_t>());
+  plan_.whole_parts = whole_parts_.as<const std::uint32_t>();
+  plan_.whole_first = whole_first_.as<const std::uint32_t>();
 }
 
 void DevicePlan::make_copies() {

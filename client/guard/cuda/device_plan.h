@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "client/guard/binding.h"
+#include "client/guard/cuda/grids.h"
 #include "client/guard/cuda/memory.h"
 #include "kernels/cuda/plan.h"
 #include "kernels/cuda/plan_tables.h"
@@ -26,16 +27,24 @@ class DevicePlan {
   DevicePlan(const DevicePlan&) = delete;
   DevicePlan& operator=(const DevicePlan&) = delete;
 
+  struct Sizes {
+    std::size_t groups = 0;
+    std::size_t whole_tensors = 0;  // of the model, for sums by tensor; 0: they are not wanted
+    bool moves = false;             // update() will be called
+  };
+
   // Throws Error.
-  void build(std::span<const Segment> segments, std::size_t group_count, cudaStream_t stream);
+  void build(std::span<const Segment> segments, const Sizes& sizes, cudaStream_t stream);
   bool empty() const { return plan_.tensor_count == 0; }
 
-  // New addresses, by position in the list given to bind. Enqueues one copy of the entries from the
-  // first that changed to the last; none if nothing changed. Never waits: cudaErrorNotReady when
-  // kCopies copies are still under way. What fails is tried again by the next call.
+  // Of a plan that moves. New addresses, by position in the list given to bind. Enqueues one copy
+  // of the entries from the first that changed to the last; none if nothing changed. Never waits:
+  // cudaErrorNotReady when kCopies copies are still under way. What fails is tried again by the
+  // next call.
   cudaError_t update(std::span<void* const> data, cudaStream_t stream) noexcept;
 
   const kernels::cuda::Plan& plan() const { return plan_; }
+  const Grids& grids() const { return grids_; }
   kernels::cuda::ChunkStatistics* chunks() const {
     return chunks_.as<kernels::cuda::ChunkStatistics>();
   }
@@ -59,10 +68,14 @@ class DevicePlan {
   kernels::cuda::PlanTables tables_;  // the host's view, addresses included
   std::vector<Origin> origins_;       // by tensor of the table
   kernels::cuda::Plan plan_;
+  Grids grids_;
   DeviceMemory entries_;
   DeviceMemory chunk_entries_;
   DeviceMemory group_tensors_;
   DeviceMemory group_first_;
+  DeviceMemory whole_parts_;
+  DeviceMemory whole_first_;
+  DeviceMemory maps_;  // null: none is needed
   DeviceMemory chunks_;
   DeviceMemory tensors_;
   std::array<Copy, kCopies> copies_;

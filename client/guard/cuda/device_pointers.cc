@@ -7,8 +7,8 @@
 namespace gradwarden::guard {
 namespace {
 
-std::string check_pointer(const TensorShard& shard, int device, const char* list) {
-  const std::string what = std::string(list) + ": the data of tensor \"" + shard.name + "\" ";
+std::string check_pointer(const TensorShard& shard, int device, const std::string& list) {
+  const std::string what = list + ": the data of tensor \"" + shard.name + "\" ";
   cudaPointerAttributes found{};
   if (const cudaError_t error = cudaPointerGetAttributes(&found, shard.data)) {
     return what + "is unknown to CUDA (" + cudaGetErrorString(error) + ")";
@@ -23,6 +23,15 @@ std::string check_pointer(const TensorShard& shard, int device, const char* list
   return {};
 }
 
+std::string check_list(std::span<const TensorShard> shards, int device, const std::string& list) {
+  for (const TensorShard& shard : shards) {
+    if (shard.count == 0 || shard.data == nullptr) continue;  // judged with the other shards' sizes
+    std::string problem = check_pointer(shard, device, list);
+    if (!problem.empty()) return problem;
+  }
+  return {};
+}
+
 }  // namespace
 
 bool all_given(std::span<const Segment> segments, std::span<void* const> data) {
@@ -32,17 +41,18 @@ bool all_given(std::span<const Segment> segments, std::span<void* const> data) {
   return true;
 }
 
-std::string check_device_pointers(std::span<const TensorShard> shards, const char* list) {
+std::string check_device_pointers(const Bindings& bindings) {
   int device = 0;
   if (const cudaError_t error = cudaGetDevice(&device)) {
     return describe(error, "asking for the current device");
   }
-  for (const TensorShard& shard : shards) {
-    if (shard.count == 0 || shard.data == nullptr) continue;  // judged with the other shards' sizes
-    std::string problem = check_pointer(shard, device, list);
-    if (!problem.empty()) return problem;
+  std::string problem = check_list(bindings.gradients, device, "shards");
+  if (problem.empty()) problem = check_list(bindings.local, device, "local");
+  if (problem.empty()) problem = check_list(bindings.parameters, device, "parameters");
+  for (const TensorList& list : bindings.others) {
+    if (problem.empty()) problem = check_list(list.shards, device, list.name);
   }
-  return {};
+  return problem;
 }
 
 }  // namespace gradwarden::guard

@@ -10,8 +10,8 @@
 
 namespace gradwarden::guard {
 
-// What is wrong with the first shard that is out of reach, or nothing. `list` names the argument.
-std::string check_device_pointers(std::span<const TensorShard> shards, const char* list);
+// What is wrong with the first shard that is out of reach, or nothing.
+std::string check_device_pointers(const Bindings& bindings);
 
 // False if a shard that has elements would be at a null pointer; `data` by position in bind's list.
 bool all_given(std::span<const Segment> segments, std::span<void* const> data);

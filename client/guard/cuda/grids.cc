@@ -38,6 +38,8 @@ Grids grids_for(const device::Plan& plan) {
       at_most(plan.tensor_count, resident_blocks(device::find_fold_kernel(), multiprocessors));
   grids.apply =
       at_most(plan.chunk_count, resident_blocks(device::find_apply_kernel(), multiprocessors));
+  grids.digest =
+      at_most(plan.chunk_count, resident_blocks(device::find_digest_kernel(), multiprocessors));
   return grids;
 }
 

@@ -11,6 +11,7 @@ struct Grids {
   unsigned statistics = 1;
   unsigned fold = 1;
   unsigned apply = 1;
+  unsigned digest = 1;
 };
 
 // For the current device. Throws Error.

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "gradwarden/error.h"
 
@@ -46,6 +47,18 @@ class DeviceMemory {
  private:
   void* data_ = nullptr;
 };
+
+// A copy on the device; `table` lives until the stream has been waited for.
+template <typename T>
+DeviceMemory upload_table(const std::vector<T>& table, cudaStream_t stream) {
+  DeviceMemory memory(table.size() * sizeof(T));
+  if (!table.empty()) {
+    require(cudaMemcpyAsync(memory.as<void>(), table.data(), table.size() * sizeof(T),
+                            cudaMemcpyHostToDevice, stream),
+            "copying the guard's tables to the device");
+  }
+  return memory;
+}
 
 // Host memory that the device reaches, zeroed.
 class PinnedMemory {

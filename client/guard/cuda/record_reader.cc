@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstddef>
 
+#include "client/guard/cuda/mapped_words.h"
+
 namespace gradwarden::guard {
 namespace {
 
@@ -16,14 +18,6 @@ constexpr std::uint64_t kMaxSlots = 256;
 
 constexpr std::size_t kBeginWord = offsetof(RecordHeader, begin) / 8;
 constexpr std::size_t kEndWord = offsetof(RecordHeader, end) / 8;
-
-// The device writes these words while we read.
-std::uint64_t acquire(const std::uint64_t& word) {
-  return std::atomic_ref(const_cast<std::uint64_t&>(word)).load(std::memory_order_acquire);
-}
-std::uint64_t relaxed(const std::uint64_t& word) {
-  return std::atomic_ref(const_cast<std::uint64_t&>(word)).load(std::memory_order_relaxed);
-}
 
 }  // namespace
 
@@ -42,20 +36,28 @@ kernels::cuda::RecordRing RecordReader::ring() const {
   return ring;
 }
 
-std::uint64_t RecordReader::started() const { return acquire(progress_.host<Progress>()->started); }
+std::uint64_t RecordReader::exchanging() const {
+  const auto& progress = *progress_.host<Progress>();
+  const std::uint64_t inspected = acquire_word(progress.inspected);
+  const std::uint64_t inspecting = acquire_word(progress.inspecting);
+  const std::uint64_t started = acquire_word(progress.started);
+  return inspecting > inspected ? std::max(started, inspecting) : started;
+}
 
-std::uint64_t RecordReader::decided() const { return acquire(progress_.host<Progress>()->decided); }
+std::uint64_t RecordReader::decided() const {
+  return acquire_word(progress_.host<Progress>()->decided);
+}
 
 RecordReader::Read RecordReader::read(std::uint64_t sequence, std::span<std::uint64_t> out) const {
   const std::uint64_t slot = sequence % ring_.slot_count;
   const auto* words = reinterpret_cast<const std::uint64_t*>(slots_.host<unsigned char>() +
                                                              slot * ring_.slot_bytes);
-  const std::uint64_t end = acquire(words[kEndWord]);
+  const std::uint64_t end = acquire_word(words[kEndWord]);
   if (end < sequence) return Read::kNotYet;
   if (end > sequence) return Read::kOverwritten;
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = relaxed(words[i]);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = relaxed_word(words[i]);
   std::atomic_thread_fence(std::memory_order_acquire);
-  return relaxed(words[kBeginWord]) == sequence ? Read::kDone : Read::kOverwritten;
+  return relaxed_word(words[kBeginWord]) == sequence ? Read::kDone : Read::kOverwritten;
 }
 
 }  // namespace gradwarden::guard

@@ -26,7 +26,12 @@ class RecordReader {
   kernels::cuda::RecordRing ring() const;
   kernels::cuda::Progress* progress() const { return progress_.device<kernels::cuda::Progress>(); }
 
-  std::uint64_t started() const;
+  const kernels::cuda::Progress* host_progress() const {
+    return progress_.host<kernels::cuda::Progress>();
+  }
+
+  // Sequence of the last step of which an exchange began; above decided(): it may be under way.
+  std::uint64_t exchanging() const;
   std::uint64_t decided() const;
   std::uint32_t slot_count() const { return ring_.slot_count; }
 

@@ -37,6 +37,7 @@ StepOutcome outcome_of(const StepResult& result, bool shadow) {
   outcome.clip_coefficient = result.verdict.clip_coefficient;
   outcome.learning_rate_factor = result.verdict.learning_rate_factor;
   outcome.clipped_groups = result.clipped_groups;
+  outcome.clipped_tensors = result.clipped_tensors;
   outcome.shadow = shadow;
   outcome.stop_requested = result.verdict.stop_requested && !shadow;
   return outcome;
@@ -47,9 +48,14 @@ void StepDelivery::build(const Binding& binding) {
   group_count_ = binding.groups.size();
   element_count_ = binding.element_count;
   records_.build(ranks_.rank() == 0, group_count_, world);
+  flights_.build(options_.flight_recorder ? std::span<const Segment>(binding.shards)
+                                          : std::span<const Segment>(),
+                 options_.norm_type, records_.host_progress());
+  inspections_.build(binding, options_, world, records_.host_progress());
   words_.assign(records_.record_words(), 0);
   global_.resize(group_count_, world);
-  global_.norm_type = norm_type_;
+  global_.norm_type = options_.norm_type;
+  global_.local_is_whole = binding.local_is_whole;
   own_.reserve(kernels::cuda::kMaxRecordFindings);
   batch_ids_.reserve(Annotations::kMaxIds);
   next_ = 1;
@@ -69,7 +75,7 @@ void StepDelivery::drain(StepSink& sink) noexcept {
 // A summary that was ready to be sent and a decision that does not follow: the exchange between
 // hangs, or the stream is held up by something else for as long.
 void StepDelivery::watch() noexcept {
-  const std::uint64_t started = records_.started();
+  const std::uint64_t started = records_.exchanging();
   std::chrono::milliseconds elapsed{0};
   if (started > records_.decided()) {
     const Clock::time_point now = Clock::now();
@@ -120,12 +126,12 @@ void StepDelivery::submit(StepSink& sink) noexcept {
     record.time_unix_ns = unix_ns();
   }
   record.batch_ids = batch_ids_;
-  const StepOutcome outcome = outcome_of(result, shadow_);
+  const StepOutcome outcome = outcome_of(result, options_.shadow);
   record.grad_norm = outcome.grad_norm;
   record.clip_coefficient = outcome.clip_coefficient;
   record.decision = outcome.decision;
   record.reason = outcome.reason;
-  record.shadow = shadow_;
+  record.shadow = options_.shadow;
   record.rolling_mean = result.verdict.rolling_mean;
   record.threshold = result.verdict.threshold;
   record.clip_threshold = result.verdict.clip_threshold;
@@ -143,6 +149,7 @@ void StepDelivery::submit(StepSink& sink) noexcept {
     add_groups_and_ranks(record);
   else
     list_own_findings(record);
+  if (record.reason != Reason::kCollectiveFailed) inspections_.attach(header.begin, record);
   sink.submit(record);
 }
 

@@ -1,7 +1,7 @@
 // Brings the records of steps that ended on the device to the sink, and watches that they do end.
 //
-// drain() runs on one thread at a time, the sink's or our own; it makes no CUDA call. annotate() is
-// the trainer's.
+// drain() and flight() run on one thread at a time, the sink's or our own; they make no CUDA call.
+// annotate() is the trainer's.
 #ifndef GRADWARDEN_CLIENT_GUARD_CUDA_STEP_DELIVERY_H_
 #define GRADWARDEN_CLIENT_GUARD_CUDA_STEP_DELIVERY_H_
 
@@ -14,6 +14,8 @@
 
 #include "client/guard/binding.h"
 #include "client/guard/cuda/annotations.h"
+#include "client/guard/cuda/flight_reader.h"
+#include "client/guard/cuda/inspection_reader.h"
 #include "client/guard/cuda/record_reader.h"
 #include "client/guard/summary.h"
 #include "gradwarden/device_collective.h"
@@ -28,15 +30,20 @@ StepOutcome outcome_of(const kernels::cuda::StepResult& result, bool shadow);
 class StepDelivery final : public StepSource {
  public:
   StepDelivery(DeviceCollective& ranks, const GuardOptions& options)
-      : ranks_(ranks), shadow_(options.shadow), norm_type_(options.norm_type) {}
+      : ranks_(ranks), options_(options) {}
 
   // At bind, while nobody drains. Throws Error.
   void build(const Binding& binding);
 
   void annotate(std::uint64_t step, std::span<const std::string_view> batch_ids) noexcept;
   void drain(StepSink& sink) noexcept override;
+  bool flight(std::uint64_t last_step, FlightRecording& out) override {
+    return flights_.read(&last_step, out);
+  }
 
   const RecordReader& records() const { return records_; }
+  const FlightReader& flights() const { return flights_; }
+  const InspectionReader& inspections() const { return inspections_; }
   DeviceStatus health() const noexcept { return health_; }
   std::uint64_t lost_records() const noexcept { return lost_; }
 
@@ -50,9 +57,10 @@ class StepDelivery final : public StepSource {
   void list_own_findings(StepRecord& record) noexcept;
 
   DeviceCollective& ranks_;
-  const bool shadow_;
-  const double norm_type_;
+  const GuardOptions& options_;  // the guard's
   RecordReader records_;
+  FlightReader flights_;
+  InspectionReader inspections_;
   Annotations annotations_;
   std::uint64_t element_count_ = 0;
   std::size_t group_count_ = 0;

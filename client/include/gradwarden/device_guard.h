@@ -1,6 +1,7 @@
 // The guard for gradients in GPU memory: statistics, collective, decision and action all run on the
 // device, in the order of the trainer's stream. The host enqueues at most four kernels and one
-// collective per step, whatever the number of tensors, and never waits.
+// collective per step, whatever the number of tensors, and never waits; two kernels more with
+// adaptive clipping, and in steps that audit or observe other lists some more and one collective.
 //
 //   gradwarden::NcclRanks ranks(communicator, stream);
 //   gradwarden::DeviceGuard guard({.guard = {.max_norm = 1.0}}, ranks, &reporter);
@@ -39,7 +40,9 @@ enum class DeviceAction : std::uint8_t {
 };
 
 struct DeviceGuardOptions {
-  GuardOptions guard = {};  // `threads` is not used
+  // `threads` is not used. Steps are counted for audit_every, observe_others_every and local_every
+  // by calls of step() outside of captures; graphs: see inspect() and observe_local().
+  GuardOptions guard = {};
   DeviceAction action = DeviceAction::kScaleGradients;
 };
 
@@ -87,21 +90,35 @@ class GRADWARDEN_API DeviceGuard {
 
   // As Guard::bind, of device memory. Allocates, copies and waits. Throws Error, on every rank
   // alike, on misuse and where ranks contradict each other.
+  void bind(const Bindings& bindings, cudaStream_t stream);
   void bind(std::span<const TensorShard> shards, std::span<const TensorShard> local,
-            cudaStream_t stream);
+            cudaStream_t stream) {
+    bind(Bindings{shards, local, {}, {}}, stream);
+  }
 
   // The gradients moved: `data` has the new address of each shard, in the order of bind. One small
   // copy, enqueued on `stream`; none where nothing changed. kBusy, and nothing done, while eight
   // earlier copies are still under way. Not while capturing.
   DeviceStatus update(std::span<void* const> data, cudaStream_t stream) noexcept;
 
-  // Enqueues statistics of the local gradients, before the reduction. Two launches and one read.
+  // The same of the parameters.
+  DeviceStatus update_parameters(std::span<void* const> data, cudaStream_t stream) noexcept;
+
+  // Enqueues statistics of the local gradients, before the reduction: two launches and one read, in
+  // every local_every-th step by the count of step() calls since bind. While capturing always, so
+  // that every replay observes.
   DeviceStatus observe_local(cudaStream_t stream) noexcept;
 
   // Enqueues the guard's step on `stream`. Can be captured into a graph. Anything but kOk says that
   // the guard cannot be relied on for this step: found_inf() and grad_scale() may be those of an
   // earlier one and are not to be used, and gradients may not have been clipped.
   DeviceStatus step(const DeviceStepInput& input, cudaStream_t stream) noexcept;
+
+  // Enqueues now what audit_every and observe_others_every (those that are not 0) ask for, of
+  // gradients, parameters and other lists as they are on `stream`; what it finds comes with the
+  // record of the next step. For steps in graphs, which never inspect by themselves: between
+  // replays, and collective, so made by all ranks alike. kInvalidArgument where both are 0.
+  DeviceStatus inspect(cudaStream_t stream) noexcept;
 
   // Waits for the decision of the last step that was enqueued by step() or, in a graph, counted by
   // expect_replay(): for optimizers that know no found_inf. The one call here that waits; it calls
@@ -125,6 +142,10 @@ class GRADWARDEN_API DeviceGuard {
   // As Guard::save_state and restore_state. Both wait for `stream`; no step is under way elsewhere.
   std::vector<std::byte> save_state(cudaStream_t stream) const;
   void restore_state(std::span<const std::byte> state, cudaStream_t stream);
+
+  // As Guard::flight_recording. The device leaves what it learnt in pinned memory: no call of CUDA
+  // is made, and what was recorded can be read after the context broke.
+  FlightRecording flight_recording() const;
 
   // What no call has returned: errors of the communicator and stalls. kOk if there are none.
   DeviceStatus health() const noexcept;

@@ -28,6 +28,9 @@ void add_own_kernels() {
   register_kernel(kernels::cuda::find_fold_kernel(), "fold");
   register_kernel(kernels::cuda::find_decide_kernel(), "decide");
   register_kernel(kernels::cuda::find_apply_kernel(), "apply");
+  register_kernel(kernels::cuda::find_digest_kernel(), "digest");
+  register_kernel(kernels::cuda::find_seal_kernel(), "seal");
+  register_kernel(kernels::cuda::find_deliver_kernel(), "deliver");
 }
 
 }  // namespace

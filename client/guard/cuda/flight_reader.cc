@@ -1,0 +1,81 @@
+#include "client/guard/cuda/flight_reader.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "client/guard/cuda/mapped_words.h"
+#include "client/guard/flight_recorder.h"
+#include "kernels/numerics/statistics.h"
+
+namespace gradwarden::guard {
+namespace {
+
+using kernels::cuda::FlightHeader;
+using kernels::cuda::FlightSums;
+using kernels::cuda::kFlightRingSlots;
+
+FlightEntry entry_of(const FlightSums& sums, double norm_type) {
+  FlightEntry entry;
+  entry.norm = kernels::norm_of(sums.power_sum, sums.power_sum, norm_type);
+  entry.max_abs = sums.max_abs;
+  entry.non_finite_count = sums.non_finite_count;
+  entry.zero_count = sums.zero_count;
+  return entry;
+}
+
+}  // namespace
+
+void FlightReader::build(std::span<const Segment> segments, double norm_type,
+                         const kernels::cuda::Progress* progress) {
+  norm_type_ = norm_type;
+  progress_ = progress;
+  tensors_ = flight_tensors(segments);
+  slot_bytes_ = kernels::cuda::flight_slot_bytes(tensors_.size());
+  slots_ = PinnedMemory(tensors_.empty() ? 0 : slot_bytes_ * kFlightRingSlots);
+}
+
+kernels::cuda::FlightRing FlightReader::ring() const {
+  return {slots_.device<unsigned char>(), slot_bytes_};
+}
+
+bool FlightReader::copy(std::uint64_t fold, FlightStep& step, FlightEntry* entries) const {
+  const unsigned char* slot = slots_.host<unsigned char>() + fold % kFlightRingSlots * slot_bytes_;
+  if (acquire_word(reinterpret_cast<const FlightHeader*>(slot)->folds) != fold + 1) return false;
+  const auto header = copy_words<FlightHeader>(slot);
+  for (std::size_t i = 0; i < tensors_.size(); ++i) {
+    entries[i] = entry_of(
+        copy_words<FlightSums>(slot + sizeof(FlightHeader) + i * sizeof(FlightSums)), norm_type_);
+  }
+  step = {header.step, header.norm, static_cast<Decision>(header.decision),
+          static_cast<Reason>(header.reason)};
+  std::atomic_thread_fence(std::memory_order_acquire);
+  return relaxed_word(progress_->folded) < fold + kFlightRingSlots;
+}
+
+bool FlightReader::read(const std::uint64_t* last_step, FlightRecording& out) const {
+  if (tensors_.empty()) return false;
+  const std::uint64_t folded = acquire_word(progress_->folded);
+  const std::size_t width = tensors_.size();
+  std::vector<FlightEntry> entries(width);
+  FlightStep step;
+  std::vector<FlightStep> steps;  // the newest first
+  std::vector<FlightEntry> all;
+  for (std::uint64_t fold = folded; fold > 0 && fold + kFlightRingSlots > folded; --fold) {
+    if (steps.size() == kFlightSteps) break;
+    if (!copy(fold - 1, step, entries.data())) continue;
+    if (steps.empty() && last_step != nullptr && step.step != *last_step) continue;
+    steps.push_back(step);
+    all.insert(all.end(), entries.begin(), entries.end());
+  }
+  if (steps.empty()) return false;
+  out.tensors = tensors_;
+  out.steps.assign(steps.rbegin(), steps.rend());
+  out.entries.clear();
+  for (std::size_t i = steps.size(); i-- > 0;) {
+    const auto row = all.begin() + static_cast<std::ptrdiff_t>(i * width);
+    out.entries.insert(out.entries.end(), row, row + static_cast<std::ptrdiff_t>(width));
+  }
+  return true;
+}
+
+}  // namespace gradwarden::guard
