@@ -201,7 +201,12 @@ __device__ inline void write_factor(const DecideArguments& a, const WholeVerdict
   Factor factor;
   factor.factor = (a.shadow ? 1.0 : coefficient) / whole.scale;
   factor.parts = split_factor(factor.factor);
-  if (a.group_policies != nullptr && !a.shadow) factor.limit = a.group_policies[group].value_limit;
+  if (a.group_policies != nullptr && !a.shadow) {
+    const GroupPolicy& policy = a.group_policies[group];
+    factor.limit = whole.usable != 0
+                       ? needed_limit(policy, a.groups[group].max_abs * whole.unscale, coefficient)
+                       : policy.value_limit;
+  }
   out = factor;
 }
 

@@ -2,6 +2,7 @@
 // thresholds; and its state as bytes.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <cmath>
 #include <cstring>
@@ -102,6 +103,22 @@ TEST(GuardPolicy, SaysThatOnlyAGroupWasClipped) {
   EXPECT_EQ(outcome.clip_coefficient, 1);
   EXPECT_NEAR(a[0], 0.6, 1e-5);
   EXPECT_EQ(b[0], 1);
+}
+
+// Gradients that cannot be written: a step that did would not survive it.
+TEST(GuardPolicy, AValueLimitThatNothingExceedsWritesNothing) {
+  constexpr std::size_t kBytes = 4096;
+  void* page = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(page, MAP_FAILED);
+  auto* values = static_cast<float*>(page);
+  values[0] = 3;
+  values[1] = -4;
+  ASSERT_EQ(mprotect(page, kBytes, PROT_READ), 0);
+  SingleRank ranks;
+  Guard guard({.value_limit = 4.1}, ranks);
+  guard.bind(std::vector<TensorShard>{{"w", "", values, 2, DType::kFloat32, 0, 0}});
+  EXPECT_DOUBLE_EQ(guard.step({.step = 1}).grad_norm, 5);
+  munmap(page, kBytes);
 }
 
 TEST(GuardPolicy, ClampsValuesWithARangeOfItsOwnForAGroup) {
