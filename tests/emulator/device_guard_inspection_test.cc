@@ -124,6 +124,7 @@ void run(const GuardOptions& options, Sinks& sinks) {
   ThreadRanks threads(4);
   run_gpu_ranks(4, [&](GpuRank& gpu) {
     emulator::set_delays(0);
+    emulator::set_thread_order(emulator::Order::kShuffled);
     const auto rank = static_cast<std::uint32_t>(gpu.rank);
     Model g(rank), w(rank), m(rank);
     OnDevice dg(g), dw(w), dm(m);
