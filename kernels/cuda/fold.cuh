@@ -23,6 +23,14 @@ using TensorPartial = Partial<std::uint64_t>;
 // turns.
 inline constexpr std::uint64_t kThreadChunks = 4;
 
+// Blocks that must fit on a multiprocessor at once, which limits registers: with a third one the
+// compiler spills on sm_120.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+inline constexpr unsigned kFoldBlocksPerProcessor = 2;
+#else
+inline constexpr unsigned kFoldBlocksPerProcessor = 3;
+#endif
+
 // Every stride-th chunk of the tensor, from `first` on.
 __device__ inline TensorPartial gather_chunks(const TensorEntry& tensor,
                                               const ChunkStatistics* chunks, unsigned first,
@@ -178,8 +186,10 @@ __device__ inline void fold_groups(const FoldArguments& a) {
 __device__ inline void fold_whole_tensors(const FoldArguments& a) {
   TensorSums* out = tensors_of(a.summary, a.plan.group_count);
   const bool greatest = std::isinf(a.p);
+#pragma unroll 1  // few registers are left
   for (std::uint32_t t = threadIdx.x; t < a.plan.whole_count; t += kBlockThreads) {
     double sum = 0;
+#pragma unroll 1
     for (std::uint32_t i = a.plan.whole_first[t]; i < a.plan.whole_first[t + 1]; ++i) {
       const std::uint32_t part = a.plan.whole_parts[i];
       const Statistics& s = a.tensors[part];
@@ -246,7 +256,8 @@ __device__ inline void tell_folded(const FoldArguments& a) {
 }
 
 // Grid: any size; blocks beyond tensor_count only count themselves. kBlockThreads threads.
-__global__ void __launch_bounds__(kBlockThreads, 3) fold_kernel(const FoldArguments a) {
+__global__ void __launch_bounds__(kBlockThreads, kFoldBlocksPerProcessor)
+    fold_kernel(const FoldArguments a) {
   fold_small_tensors(a);
   fold_large_tensors(a);
   if (!last_block_here(a.blocks_done)) return;  // the whole block alike

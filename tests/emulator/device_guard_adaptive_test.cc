@@ -92,6 +92,7 @@ std::uint32_t compare(const GuardOptions& options, std::optional<double> loss_sc
   ThreadRanks threads(2);
   run_gpu_ranks(2, [&](GpuRank& gpu) {
     emulator::set_delays(0);
+    emulator::set_thread_order(emulator::Order::kShuffled);
     Held held(static_cast<std::uint32_t>(gpu.rank));
     DeviceFloats g[] = {DeviceFloats(held.gradients[0]), DeviceFloats(held.gradients[1]),
                         DeviceFloats(held.gradients[2])};

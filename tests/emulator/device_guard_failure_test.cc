@@ -137,6 +137,23 @@ TEST(DeviceGuardFailure, AStallOnAnOwnCommunicatorEndsByAbortAndTheStepIsSkipped
   });
 }
 
+TEST(DeviceGuardFailure, AStallInAnInspectionBetweenReplaysIsSeenAndAnOwnCommunicatorAborted) {
+  NcclUniqueId id;
+  std::once_flag once;
+  run_gpu_ranks(2, [&](GpuRank& gpu) {
+    std::call_once(once, [&] { id = NcclRanks::unique_id(); });
+    DeviceFloats gradient(some_values(100, 5));
+    NcclRanks ranks(id, gpu.rank, gpu.size, gpu.stream, {.timeout = 200ms});
+    DeviceGuard guard({.guard = {.audit_every = 1}}, ranks);
+    guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
+    if (gpu.rank == 1) emulator::stall_collective(1);
+    ASSERT_EQ(guard.inspect(gpu.stream), DeviceStatus::kOk) << "enqueued, not waited for";
+    EXPECT_EQ(cudaStreamSynchronize(gpu.stream), cudaSuccess) << "the abort lets the stream go on";
+    EXPECT_TRUE(eventually([&] { return guard.health() == DeviceStatus::kCollectiveTimeout; }));
+    EXPECT_EQ(guard.step({.step = 1}, gpu.stream), DeviceStatus::kCollectiveTimeout);
+  });
+}
+
 TEST(DeviceGuardFailure, AnAsynchronousErrorOfAnOwnCommunicatorAbortsIt) {
   NcclUniqueId id;
   std::once_flag once;

@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <thread>
 
+#include "client/guard/cuda/flight_reader.h"
 #include "gradwarden/device_guard.h"
 #include "tests/emulator/gpu_ranks.h"
 #include "tests/emulator/runtime/control.h"
@@ -144,6 +147,78 @@ TEST(DeviceGuardFlight, AReaderSeesWholeStepsOnlyWhileTheDeviceGoesOn) {
     done = true;
     reader.join();
     EXPECT_GE(seen, 64U);
+  });
+}
+
+// Writes the ring as the kernels do, as fast as it can.
+class RingWriter {
+ public:
+  RingWriter(const kernels::cuda::FlightRing& ring, std::size_t tensors,
+             kernels::cuda::Progress& progress)
+      : ring_(ring), tensors_(tensors), progress_(progress) {}
+
+  // Every value is the number of the step.
+  void write(std::uint64_t fold) {
+    const std::uint64_t step = fold + 1;
+    auto* header = reinterpret_cast<std::uint64_t*>(kernels::cuda::flight_slot(ring_, fold));
+    for (std::size_t i = 0; i < tensors_; ++i) {
+      kernels::cuda::FlightSums sums;
+      sums.power_sum = static_cast<double>(step);
+      sums.zero_count = step;
+      store(sums, header + sizeof(kernels::cuda::FlightHeader) / 8 +
+                      i * (sizeof(kernels::cuda::FlightSums) / 8));
+    }
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    std::atomic_ref(progress_.folded).store(step, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    std::atomic_ref(header[1]).store(step, std::memory_order_relaxed);
+    std::atomic_ref(header[0]).store(step, std::memory_order_release);
+  }
+
+ private:
+  static void store(const kernels::cuda::FlightSums& sums, std::uint64_t* words) {
+    std::uint64_t raw[sizeof sums / 8];
+    std::memcpy(raw, &sums, sizeof sums);
+    for (std::size_t i = 0; i < std::size(raw); ++i) {
+      std::atomic_ref(words[i]).store(raw[i], std::memory_order_relaxed);
+    }
+  }
+
+  const kernels::cuda::FlightRing ring_;
+  const std::size_t tensors_;
+  kernels::cuda::Progress& progress_;
+};
+
+TEST(DeviceGuardFlight, AReaderTakesNoSlotThatWasWrittenToMeanwhile) {
+  GRADWARDEN_NEEDS_GPUS(1);
+  run_gpu_ranks(1, [](GpuRank&) {
+    const std::vector<guard::Segment> segments(300);
+    kernels::cuda::Progress progress;
+    guard::FlightReader reader;
+    reader.build(segments, kInfinity, &progress);
+    RingWriter writer(reader.ring(), segments.size(), progress);
+    std::atomic<bool> done{false};
+    std::thread device([&] {
+      for (std::uint64_t fold = 0; !done; ++fold) writer.write(fold);
+    });
+    FlightRecording found;
+    std::uint64_t rows = 0;
+    std::uint64_t torn = 0;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (rows < 20000 && std::chrono::steady_clock::now() < deadline) {
+      if (!reader.read(nullptr, found)) continue;
+      for (std::size_t s = 0; s < found.steps.size(); ++s, ++rows) {
+        for (std::size_t i = 0; i < segments.size(); ++i) {
+          const FlightEntry& entry = found.entries[s * segments.size() + i];
+          const std::uint64_t step = found.steps[s].step;
+          if (entry.zero_count != step || entry.norm != static_cast<double>(step)) ++torn;
+        }
+      }
+    }
+    done = true;
+    device.join();
+    EXPECT_GE(rows, 20000U);
+    EXPECT_EQ(torn, 0U);
   });
 }
 

@@ -124,6 +124,7 @@ void run(const GuardOptions& options, Sinks& sinks) {
   ThreadRanks threads(4);
   run_gpu_ranks(4, [&](GpuRank& gpu) {
     emulator::set_delays(0);
+    emulator::set_thread_order(emulator::Order::kShuffled);
     const auto rank = static_cast<std::uint32_t>(gpu.rank);
     Model g(rank), w(rank), m(rank);
     OnDevice dg(g), dw(w), dm(m);
@@ -279,6 +280,8 @@ TEST(DeviceGuardInspection, ALaunchThatFailsOnOneRankCostsThatInspectionAlone) {
       guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
       for (std::uint64_t step = 1; step <= 3; ++step) {
         const bool fails = step == 2 && gpu.rank == 1;
+        // What is left of an earlier step would differ.
+        gradient.put(some_values(100, static_cast<std::uint32_t>(step)));
         if (gpu.rank == 0) both.arrive_and_wait();  // the n-th launch is to be rank 1's
         if (fails) emulator::fail_call("cudaLaunchKernel", nth, cudaErrorMemoryAllocation);
         const DeviceStatus status = guard.step({.step = step}, gpu.stream);

@@ -89,7 +89,8 @@ class GRADWARDEN_API DeviceGuard {
   DeviceGuard& operator=(const DeviceGuard&) = delete;
 
   // As Guard::bind, of device memory. Allocates, copies and waits. Throws Error, on every rank
-  // alike, on misuse and where ranks contradict each other.
+  // alike, on misuse and where ranks contradict each other. Parameters are read where adaptive
+  // clipping, audits or signals want them, other lists for signals; these do not move while bound.
   void bind(const Bindings& bindings, cudaStream_t stream);
   void bind(std::span<const TensorShard> shards, std::span<const TensorShard> local,
             cudaStream_t stream) {

@@ -10,6 +10,7 @@ void reset_runtime() {}
 void reset_runtime_counters() {}
 RuntimeCounters runtime_counters() { return {}; }
 void set_delays(unsigned) {}
+void set_thread_order(Order) {}
 void fail_call(const std::string&, std::uint64_t, cudaError_t) {}
 
 std::vector<std::string> take_runtime_violations() {
