@@ -24,6 +24,17 @@ std::string safe(const std::string& name, std::size_t limit) {
   return out;
 }
 
+// A bit each: replicas that differ, something not finite, and else a spike.
+unsigned kinds_of(const v1::Report& report) {
+  unsigned kinds = 0;
+  for (const v1::ReplicaMismatch& mismatch : report.mismatches()) {
+    if (mismatch.declared_identical()) kinds |= 1U;
+  }
+  const bool finite = report.nan_count() + report.inf_count() == 0;
+  if (!finite || report.non_finite_size() != 0) kinds |= 2U;
+  return kinds != 0 ? kinds : 4U;
+}
+
 }  // namespace
 
 std::string flight_file_name(const v1::Hello& hello, std::uint64_t step) {
@@ -32,11 +43,17 @@ std::string flight_file_name(const v1::Hello& hello, std::uint64_t step) {
          std::to_string(hello.rank()) + "-step" + std::to_string(step) + ".gwh";
 }
 
-bool FlightLog::wanted(std::uint64_t step) const {
+bool FlightLog::apart(std::uint64_t step) const {
   return !last_ || step < *last_ || step - *last_ >= kStepsApart;
 }
 
+bool FlightLog::wanted(const v1::Report& report) const {
+  return apart(report.step()) || (kinds_of(report) & ~kinds_) != 0;
+}
+
 void FlightLog::add(const FlightRecording& recording, const RunShape& shape, v1::Report& report) {
+  if (apart(report.step())) kinds_ = 0;
+  kinds_ |= kinds_of(report);
   last_ = report.step();
   if (!folder_.empty()) write_file(recording, shape, report);
   encode_flight(recording, shape, limits::kMaxFlightBytes, *report.mutable_flight());

@@ -22,21 +22,23 @@ class FlightLog {
  public:
   using Log = std::function<void(const std::string&)>;
 
-  // A recorder holds 64 steps: with a recording every 64 steps each step is in one of them.
+  // A recorder holds 64 steps: with a recording every 64 steps each step is in one of them. What
+  // happens sooner gets one if it is of another kind: a NaN just after a spike.
   static constexpr std::uint64_t kStepsApart = 64;
 
   // An empty `folder`: no files. One that is not there is created with the first file.
   FlightLog(std::string folder, v1::Hello hello, Log log)
       : folder_(std::move(folder)), hello_(std::move(hello)), log_(std::move(log)) {}
 
-  // The event of this step is to be recorded: it is far enough from the last one, or before it,
-  // after a restart.
-  bool wanted(std::uint64_t step) const;
+  // The event of this report is to be recorded: it is far enough from the last one, or of another
+  // kind, or before it, after a restart.
+  bool wanted(const v1::Report& report) const;
 
   // Sets the report's flight, as much as the wire allows, and writes the file.
   void add(const FlightRecording& recording, const RunShape& shape, v1::Report& report);
 
  private:
+  bool apart(std::uint64_t step) const;
   void write_file(const FlightRecording& recording, const RunShape& shape,
                   const v1::Report& report);
 
@@ -44,6 +46,7 @@ class FlightLog {
   const v1::Hello hello_;
   const Log log_;
   std::optional<std::uint64_t> last_;  // step of the last recording
+  unsigned kinds_ = 0;                 // of the events recorded within kStepsApart of it
   bool said_ = false;                  // that a file could not be written
 };
 

@@ -167,7 +167,7 @@ void Reporter::Impl::drain() {
 }
 
 void Reporter::Impl::add_flight(v1::Report& report) {
-  const bool found = source.handle_event(report.step(), flights->wanted(report.step()), recording);
+  const bool found = source.handle_event(report.step(), flights->wanted(report), recording);
   if (found) flights->add(recording, shape, report);
 }
 

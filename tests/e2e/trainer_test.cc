@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 #include <future>
 #include <memory>
 #include <string>
@@ -128,6 +129,30 @@ TEST(Trainer, TheCheckOfSkippedStepsSeesThoseThatWereTakenAfterAll) {
   EXPECT_GT(verified["skipped"], 0) << result.output;
   EXPECT_EQ(verified["changed_state"], verified["skipped"]) << result.output;
   EXPECT_EQ(verified["changed_gradients"], 0) << "the guard only observes\n" << result.output;
+}
+
+TEST(Trainer, OneFlippedBitOfAParameterIsFoundByTheNextAuditWithTensorAndRankAndRecordings) {
+  const TemporaryFolder folder;
+  const TemporaryFolder flights;
+  DaemonProcess daemon({.data_dir = folder.path()});
+  const TrainerResult result = train(
+      arguments(daemon.grpc_address(), "flip",
+                {"--flip-bit-at", "60", "--flip-bit-rank", "2", "--flight-dir", flights.path()}));
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_EQ(result.summary["skipped_steps"], 0) << result.output;
+  const std::vector<v1::Event> events = events_of(daemon.grpc_address(), "flip");
+  ASSERT_EQ(events.size(), 1u);
+  EXPECT_EQ(events[0].kind(), "replica_desync");
+  EXPECT_EQ(events[0].severity(), v1::SEVERITY_CRITICAL);
+  EXPECT_EQ(events[0].start_step(), 60u);
+  EXPECT_EQ(events[0].tensor(), "embedding.weight");
+  EXPECT_THAT(events[0].message(), ::testing::HasSubstr("rank 2"));
+  std::size_t recordings = 0;
+  for (const auto& file : std::filesystem::directory_iterator(flights.path())) {
+    EXPECT_THAT(file.path().filename().string(), ::testing::HasSubstr("-step60.gwh"));
+    ++recordings;
+  }
+  EXPECT_EQ(recordings, 4u) << "one of each rank";
 }
 
 TEST(Trainer, ADaemonKilledInMidRunLosesNothingOnceItIsBack) {

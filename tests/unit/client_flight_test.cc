@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -211,6 +212,24 @@ class NoSink final : public StepSink {
   void begin(const RunShape&) override {}
   void submit(const StepRecord&) noexcept override {}
 };
+
+TEST_F(Flight, AnEventOfAnotherKindSoonAfterTheLastGetsARecordingOfItsOwn) {
+  Reporter reporter(options_for(daemon_.address()), ranks_);
+  reporter.begin(shape_of());
+  ASSERT_TRUE(reporter.attach(source_));
+  StepRecord nan = skipped(30);
+  nan.reason = Reason::kNonFinite;
+  nan.grad_norm = std::nan("");
+  nan.nan_count = 1;
+  submit(reporter, skipped(10));
+  submit(reporter, skipped(20));
+  submit(reporter, nan);
+  nan.step = 40;
+  submit(reporter, nan);
+  submit(reporter, skipped(50));
+  ASSERT_TRUE(eventually([&] { return daemon_.stored().size() == 5; }));
+  EXPECT_EQ(recorded(), (std::vector<std::uint64_t>{10, 30}));
+}
 
 TEST(SourceSlot, EventsOfASourceThatIsGoneAreServedFromWhatItLeft) {
   NoSink sink;

@@ -7,6 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "gradwarden/tensor.h"
+
 namespace char_lstm {
 
 class Adam {
@@ -24,6 +26,13 @@ class Adam {
       second_[i] += (1 - kBeta2) * (gradients[i] * gradients[i] - second_[i]);
       parameters[i] -= rate * first_[i] / (std::sqrt(second_[i]) * unbias + kEpsilon);
     }
+  }
+
+  // The second moments, which lie as the parameters from `begin` on do, for a guard to observe.
+  std::vector<gradwarden::TensorShard> describe(std::span<const gradwarden::FlatTensor> tensors,
+                                                std::uint64_t begin) {
+    return gradwarden::flat_shards(tensors, begin, second_.size(), second_.data(),
+                                   gradwarden::DType::kFloat32);
   }
 
   std::span<const float> first_moments() const { return first_; }

@@ -3,6 +3,7 @@
 // truly sharded.
 #include <mpi.h>
 
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -53,6 +54,11 @@ void corrupt(Batch& batch, int vocabulary, std::mt19937_64& random) {
   std::uniform_int_distribution<int> any(0, vocabulary - 1);
   for (int& character : batch.inputs) character = any(random);
   for (int& character : batch.targets) character = any(random);
+}
+
+// What bad memory does.
+void flip_lowest_bit(float& value) {
+  value = std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) ^ 1U);
 }
 
 double mean_over_ranks(double value, int world_size) {
@@ -110,21 +116,28 @@ Tally train(const Options& o, const Text& text, Model& model, std::vector<float>
                                               gradwarden::DType::kFloat32);
   const auto local = gradwarden::flat_shards(tensors, 0, sharding.padded, gradients.data(),
                                              gradwarden::DType::kFloat32);
+  const auto held = gradwarden::flat_shards(tensors, 0, sharding.padded, parameters.data(),
+                                            gradwarden::DType::kFloat32);
+  const auto moment = adam.describe(tensors, sharding.begin);
+  const gradwarden::TensorList others[] = {{"second_moment", moment}};
   const gradwarden::GuardOptions policy{.max_norm = o.max_norm,
                                         .skip_above_rolling_mean = o.skip_above_rolling_mean,
                                         .max_consecutive_skips = o.max_consecutive_skips,
-                                        .shadow = o.observe_only};
+                                        .shadow = o.observe_only,
+                                        .audit_every = o.observe_every,
+                                        .observe_others_every = o.observe_every};
   gradwarden::ReporterOptions reporting;
   reporting.daemon = o.daemon;
   reporting.run = o.run;
   reporting.history_path = o.history;
+  reporting.flight_directory = o.flight_directory;
   reporting.close_timeout = std::chrono::seconds(5);
 
   // README:begin
   gradwarden::MpiRanks ranks(MPI_COMM_WORLD);
   gradwarden::Reporter reporter(reporting, ranks);
   gradwarden::Guard guard(policy, ranks, &reporter);
-  guard.bind(shards, local);
+  guard.bind({.gradients = shards, .local = local, .parameters = held, .others = others});
   // README:end
 
   Tally tally;
@@ -132,6 +145,7 @@ Tally train(const Options& o, const Text& text, Model& model, std::vector<float>
   if (o.verify_skips) check.emplace(parameters, adam, shard);
   const auto start = std::chrono::steady_clock::now();
   for (std::uint64_t step = 1; step <= o.steps; ++step) {
+    if (o.flip_bit_at == step && rank == o.flip_bit_rank) flip_lowest_bit(parameters[0]);
     Batch batch = text.batch(step - 1, rank, world_size, o.batch, o.length);
     if (o.corrupt_batch_at == step) corrupt(batch, text.vocabulary(), random);
     const double loss = mean_over_ranks(model.forward(batch, parameters), world_size);

@@ -51,6 +51,12 @@ void add_options(CLI::App& app, Options& o) {
   app.add_option("--daemon", o.daemon, "host:port of gradwardend")->check(kAddress);
   app.add_option("--run", o.run, "Name of the run");
   app.add_option("--history", o.history, "Also keep a local history file");
+  app.add_option("--flight-dir", o.flight_directory,
+                 "Each rank writes its flight recorder here when an event happens");
+  app.add_option("--observe-every", o.observe_every,
+                 "Steps between audits of replicas, and statistics of parameters and moments; 0: "
+                 "never")
+      ->check(CLI::Range(0, 1000000));
   app.add_option("--corrupt-batch-at", o.corrupt_batch_at, "Step whose batch is random characters")
       ->check(CLI::Range(std::uint64_t{0}, kMostSteps));
   app.add_option("--nan-at", o.nan_at, "Step in which one gradient element becomes NaN")
@@ -63,6 +69,9 @@ void add_options(CLI::App& app, Options& o) {
       ->check(CLI::PositiveNumber);
   app.add_option("--lr-jump-steps", o.lr_jump_steps, "For so many steps")
       ->check(CLI::Range(1, 1000000));
+  app.add_option("--flip-bit-at", o.flip_bit_at, "Step before which one bit of a parameter flips")
+      ->check(CLI::Range(std::uint64_t{0}, kMostSteps));
+  app.add_option("--flip-bit-rank", o.flip_bit_rank, "In the copy of this rank");
   app.add_flag("--verify-skips", o.verify_skips,
                "Compare parameters, moments and gradients, bit for bit, around each skipped step");
   app.add_option("--json", o.json, "Write a summary as JSON to this file");
@@ -71,15 +80,20 @@ void add_options(CLI::App& app, Options& o) {
 }
 
 std::string contradiction(const Options& o, int world_size) {
-  if (o.nan_at && (o.nan_rank < 0 || o.nan_rank >= world_size)) {
-    return "--nan-rank is " + std::to_string(o.nan_rank) + "; allowed: 0 to " +
+  const auto stranger = [world_size](const char* name, int rank) {
+    return std::string(name) + " is " + std::to_string(rank) + "; allowed: 0 to " +
            std::to_string(world_size - 1) + ", the number of ranks is " +
            std::to_string(world_size);
-  }
+  };
+  const auto unknown = [world_size](int rank) { return rank < 0 || rank >= world_size; };
+  if (o.nan_at && unknown(o.nan_rank)) return stranger("--nan-rank", o.nan_rank);
+  if (o.flip_bit_at && unknown(o.flip_bit_rank))
+    return stranger("--flip-bit-rank", o.flip_bit_rank);
   const std::pair<const char*, std::optional<std::uint64_t>> faults[] = {
       {"--corrupt-batch-at", o.corrupt_batch_at},
       {"--nan-at", o.nan_at},
-      {"--lr-jump-at", o.lr_jump_at}};
+      {"--lr-jump-at", o.lr_jump_at},
+      {"--flip-bit-at", o.flip_bit_at}};
   for (const auto& [name, step] : faults) {
     if (step && (*step < 1 || *step > o.steps)) {
       return std::string(name) + " is " + std::to_string(*step) + "; allowed: 1 to --steps (" +

@@ -29,6 +29,8 @@ struct Options {
   std::string daemon;  // empty: no reports
   std::string run = "char-lstm";
   std::string history;
+  std::string flight_directory;
+  std::uint32_t observe_every = 20;  // audits, and statistics of parameters and moments; 0: never
   // Faults.
   std::optional<std::uint64_t> corrupt_batch_at;
   std::optional<std::uint64_t> nan_at;
@@ -36,6 +38,8 @@ struct Options {
   std::optional<std::uint64_t> lr_jump_at;
   double lr_jump_factor = 30;
   std::uint64_t lr_jump_steps = 1;
+  std::optional<std::uint64_t> flip_bit_at;  // of a parameter, on one rank
+  int flip_bit_rank = 1;
   bool verify_skips = false;
   // Output.
   std::string json;  // summary file

@@ -51,8 +51,8 @@ struct ReporterStatistics {
 
 // Rank 0 streams every step; the other ranks heartbeats, steps in which they hold something
 // non-finite, and events. With the report of an event goes what the rank's flight recorder holds,
-// at most once in 64 steps and within a size limit. submit() comes from one thread. After a fork()
-// the child's copy does nothing.
+// at most once in 64 steps for each kind of event and within a size limit. submit() comes from one
+// thread. After a fork() the child's copy does nothing.
 class GRADWARDEN_API Reporter final : public StepSink {
  public:
   // Collective: rank 0 makes the attempt's id and shares it. Throws Error on misuse. Starts no
