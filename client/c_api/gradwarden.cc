@@ -39,6 +39,8 @@ std::vector<TensorShard> shards_of(const gradwarden_shard* shards, std::size_t c
     shard.shape = extents_of(s.shape, s.dimensions);
     shard.start = extents_of(s.start, s.dimensions);
     shard.extent = extents_of(s.extent, s.dimensions);
+    // Dimensions without a shape: left to bind to refuse.
+    if (s.dimensions != 0 && s.shape == nullptr) shard.start.assign(1, 0);
     shard.replicas = s.replicas;
     shard.identical = s.identical != 0;
     list.push_back(std::move(shard));

@@ -15,7 +15,8 @@ void add(const Reading& reading, double norm_type, double kernels::TensorSums::*
     const Segment& segment = reading.segments()[i];
     const kernels::Statistics& s = reading.statistics()[i];
     double& sum = sums[segment.tensor].*member;
-    sum = std::isinf(norm_type) ? std::max(sum, s.max_abs) : sum + s.power_sum * (1.0 / segment.replicas);
+    sum = std::isinf(norm_type) ? std::max(sum, s.max_abs)
+                                : sum + s.power_sum * (1.0 / segment.replicas);
   }
 }
 

@@ -37,13 +37,16 @@ double spread(const Region& region, std::size_t index, const RegionBlocks& block
               double norm_type) {
   double least = INFINITY;
   double most = 0;
+  bool all_infinite = true;  // powers that left float64 on every rank say nothing
   for (const std::uint32_t rank : region.ranks) {
     const double sum = blocks.of_rank(rank)[index].power_sum;
     const double norm = kernels::norm_of(sum, sum, norm_type);
-    if (!std::isfinite(norm)) return NAN;
+    all_infinite = all_infinite && std::isinf(norm);
     least = std::min(least, norm);
     most = std::max(most, norm);
   }
+  if (all_infinite) return 0;
+  if (!std::isfinite(most)) return NAN;
   return most > 0 ? (most - least) / most : 0;
 }
 
@@ -81,8 +84,10 @@ void compare_regions(std::span<const Region> regions, const RegionBlocks& blocks
 }
 
 void Audit::plan(const std::vector<Region>& regions, const Reading& gradients,
-                 const Reading* parameters) {
+                 const Reading* parameters, bool on) {
   sources_.clear();
+  sums_.clear();
+  if (!on) return;
   std::vector<kernels::DigestTensor> tensors;
   const auto add = [&](const Reading& reading) {
     for (std::size_t i = 0; i < reading.segments().size(); ++i) {

@@ -44,8 +44,8 @@ class Audit {
   explicit Audit(kernels::ParallelFor& threads) : kernel_(threads) {}
 
   // At bind: allocates. The segments outlive the plan.
-  void plan(const std::vector<Region>& regions, const Reading& gradients,
-            const Reading* parameters);
+  void plan(const std::vector<Region>& regions, const Reading& gradients, const Reading* parameters,
+            bool on);
 
   std::size_t block_bytes() const noexcept { return sums_.size() * sizeof(RegionSums); }
 

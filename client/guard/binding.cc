@@ -138,8 +138,15 @@ class ListBinder {
     for (const HeldRun& run : runs_of(piece, index, cells)) add_segment(piece, index, run);
   }
 
+  // Empty, with a problem noted, where they are too many.
   std::vector<HeldRun> runs_of(const Piece& piece, std::uint32_t index,
                                const std::vector<const HeldCell*>& cells) {
+    std::uint64_t count = 0;  // before neighbours are merged
+    for (const HeldCell* cell : cells) count += count_runs(piece.layout, cell->cell);
+    if (count > kMaxRuns) {
+      note_too_many(index, count);
+      return {};
+    }
     std::vector<HeldRun> all;
     std::vector<Stretch> runs;
     for (const HeldCell* cell : cells) {
@@ -157,15 +164,15 @@ class ListBinder {
         merged.push_back(run);
       }
     }
-    if (merged.size() > kMaxRuns && problem_.empty()) {
-      problem_ = "tensor \"" + binding_.tensors[index] +
-                 "\": its replicas cut this rank's shard "
-                 "into " +
-                 std::to_string(merged.size()) +
-                 " stretches; allowed: " + std::to_string(kMaxRuns) +
-                 ". Shard it along the same dimension on all ranks";
-    }
     return merged;
+  }
+
+  void note_too_many(std::uint32_t index, std::uint64_t count) {
+    if (!problem_.empty()) return;
+    problem_ = "tensor \"" + binding_.tensors[index] +
+               "\": its replicas cut this rank's shard into " + std::to_string(count) +
+               " stretches; allowed: " + std::to_string(kMaxRuns) +
+               ". Shard it along the same dimension on all ranks";
   }
 
   void add_segment(const Piece& piece, std::uint32_t index, const HeldRun& held) {
@@ -294,7 +301,15 @@ Binding make_binding(const Bindings& bindings, const std::string& settings, Coll
   const auto rank = static_cast<std::uint32_t>(ranks.rank());
   restore_pointers(bindings, declarations[rank]);
   Binding binding;
-  agree(bind_lists(declarations, rank, bindings.local, binding), ranks);
+  std::string found;
+  try {
+    found = bind_lists(declarations, rank, bindings.local, binding);
+  } catch (const Error&) {
+    throw;  // every rank sees it and throws alike
+  } catch (const std::exception& error) {
+    found = error.what();  // out of memory, on this rank
+  }
+  agree(found, ranks);
   return binding;
 }
 

@@ -30,7 +30,7 @@ void load_words(const std::atomic<std::uint64_t>* words, T& value) {
 
 std::vector<FlightTensor> flight_tensors(std::span<const Segment> segments) {
   std::vector<FlightTensor> tensors;
-  for (const Segment& segment : segments) {
+  for (const Segment& segment : segments.first(std::min(segments.size(), kMaxFlightTensors))) {
     tensors.push_back({segment.tensor, segment.offset, segment.count});
   }
   return tensors;
@@ -58,7 +58,7 @@ void FlightRecorder::build(std::span<const Segment> segments) {
 
 void FlightRecorder::write(const FlightStep& step, std::span<const kernels::Statistics> statistics,
                            double norm_type) noexcept {
-  if (statistics.size() != tensors_.size()) return;
+  if (tensors_.empty() || statistics.size() < tensors_.size()) return;
   const std::uint64_t sequence = written_.load(std::memory_order_relaxed) + 1;
   Slot& slot = slots_[sequence % kFlightSlots];
   slot.sequence.store(0, std::memory_order_relaxed);
@@ -66,7 +66,7 @@ void FlightRecorder::write(const FlightStep& step, std::span<const kernels::Stat
   std::atomic<std::uint64_t>* words = slot.words.get();
   store_words(step, words);
   words += kStepWords;
-  for (const kernels::Statistics& s : statistics) {
+  for (const kernels::Statistics& s : statistics.first(tensors_.size())) {
     store_words(flight_entry(s, norm_type), words);
     words += kEntryWords;
   }

@@ -22,6 +22,10 @@ namespace gradwarden::guard {
 inline constexpr std::size_t kFlightSteps = 64;
 inline constexpr std::size_t kFlightSlots = 96;
 
+// Of a rank with more shards (or stretches that replicas cut them into) the first are recorded: the
+// recorder stays below 64 MiB.
+inline constexpr std::size_t kMaxFlightTensors = 16384;
+
 // The tensors of a recording.
 std::vector<FlightTensor> flight_tensors(std::span<const Segment> segments);
 

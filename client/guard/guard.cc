@@ -17,6 +17,24 @@ unsigned thread_count(unsigned wanted) {
   return wanted != 0 ? wanted : std::max(1U, std::thread::hardware_concurrency());
 }
 
+// One call at a time: a second one, from another thread or from within an exchange, is refused
+// where it could still be.
+class OneCall {
+ public:
+  OneCall(std::atomic<bool>& busy, const char* name) : busy_(busy) {
+    if (!busy_.exchange(true, std::memory_order_acquire)) return;
+    throw Error(std::string("guard: ") + name +
+                " while another call of the guard is under way; make its calls from one thread, "
+                "one after the other");
+  }
+  ~OneCall() { busy_.store(false, std::memory_order_release); }
+  OneCall(const OneCall&) = delete;
+  OneCall& operator=(const OneCall&) = delete;
+
+ private:
+  std::atomic<bool>& busy_;
+};
+
 }  // namespace
 
 Guard::Impl::Impl(const GuardOptions& o, Collective& r, StepSink* s)
@@ -49,7 +67,9 @@ void Guard::Impl::plan() {
   local.plan(binding.local);
   others.plan(binding.others, binding.groups.size());
   const bool parameters = guard::parameters_of(binding) != nullptr;  // the first list, then
-  audit.plan(binding.regions, shards, parameters ? &others.reading(0) : nullptr);
+  if (options.audit_every == 0) binding.regions.clear();
+  audit.plan(binding.regions, shards, parameters ? &others.reading(0) : nullptr,
+             options.audit_every != 0);
   scaled.clear();
   for (const guard::Segment& segment : binding.shards) {
     scaled.push_back({segment.data, segment.count, static_cast<kernels::DType>(segment.dtype)});
@@ -58,9 +78,11 @@ void Guard::Impl::plan() {
   group_coefficients.assign(binding.groups.size(), 1.0);
   groups.assign(binding.groups.size(), {});
   const auto world = static_cast<std::size_t>(ranks.size());
-  const std::size_t most = kernels::summary_bytes(groups.size(), adaptive.tensor_count()) +
-                           audit.block_bytes() +
-                           guard::signal_block_bytes(binding.others.size(), groups.size());
+  std::size_t most = kernels::summary_bytes(groups.size(), adaptive.tensor_count());
+  if (options.audit_every != 0) most += audit.block_bytes();
+  if (options.observe_others_every != 0) {
+    most += guard::signal_block_bytes(binding.others.size(), groups.size());
+  }
   mine.assign(most, 0);
   gathered.assign(most * world, 0);
   global.resize(groups.size(), world);
@@ -90,7 +112,7 @@ void Guard::Impl::begin_reporting() {
 }
 
 bool Guard::Impl::flight(std::uint64_t last_step, FlightRecording& out) {
-  return recorder.read(last_step, out);
+  return last_step == kNewestStep ? recorder.read_newest(out) : recorder.read(last_step, out);
 }
 
 Guard::Guard(const GuardOptions& options, Collective& ranks, StepSink* sink) {
@@ -100,21 +122,27 @@ Guard::Guard(const GuardOptions& options, Collective& ranks, StepSink* sink) {
 
 Guard::~Guard() = default;
 
-void Guard::bind(const Bindings& bindings) { impl_->bind(bindings); }
+void Guard::bind(const Bindings& bindings) {
+  const OneCall call(impl_->busy, "bind()");
+  impl_->bind(bindings);
+}
 
 void Guard::observe_local() noexcept { impl_->observe_local(); }
 
 StepOutcome Guard::step(const StepInput& input) {
+  const OneCall call(impl_->busy, "step()");
   if (!impl_->bound)
     throw Error("guard: step() before bind(); call bind() with the gradients first");
   return impl_->step(input);
 }
 
 std::vector<std::byte> Guard::save_state() const {
+  const OneCall call(impl_->busy, "save_state()");
   return guard::save(impl_->state, impl_->policy);
 }
 
 void Guard::restore_state(std::span<const std::byte> state) {
+  const OneCall call(impl_->busy, "restore_state()");
   impl_->state = guard::restore(state, impl_->policy);
 }
 

@@ -3,6 +3,7 @@
 #ifndef GRADWARDEN_CLIENT_GUARD_GUARD_IMPL_H_
 #define GRADWARDEN_CLIENT_GUARD_GUARD_IMPL_H_
 
+#include <atomic>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -66,6 +67,7 @@ struct Guard::Impl final : StepSource {
   StepSink* const sink;
   kernels::ParallelFor threads;
 
+  std::atomic<bool> busy{false};  // a call is under way
   guard::Binding binding;
   bool bound = false;
   bool observed = false;

@@ -16,6 +16,13 @@ Extents strides_of(const Box& box) {
   return strides;
 }
 
+// Dimensions of the cell from this one on are contiguous in memory: it spans the box in all behind.
+std::uint32_t contiguous_from(const ShardLayout& layout, const Box& cell) {
+  std::uint32_t inner = cell.dimensions - 1;
+  while (inner > 0 && cell.extent(inner) == layout.box.extent(inner)) --inner;
+  return inner;
+}
+
 // Cuts the flat range [begin, end) of `box`, whose dimensions before `d` are already fixed in
 // `fixed`, into boxes.
 void split(const Box& box, const Extents& strides, std::uint32_t d, std::uint64_t begin,
@@ -164,11 +171,15 @@ std::optional<Gap> sweep(const Box& whole, std::span<const Box> boxes, const Cel
   return sweep.uncovered;
 }
 
+std::uint64_t count_runs(const ShardLayout& layout, const Box& cell) {
+  std::uint64_t count = 1;
+  for (std::uint32_t d = 0; d < contiguous_from(layout, cell); ++d) count *= cell.extent(d);
+  return count;
+}
+
 void append_runs(const ShardLayout& layout, const Box& cell, std::vector<Stretch>& runs) {
   const Extents strides = strides_of(layout.box);
-  // Dimensions from `inner` on are contiguous in memory: the cell spans the box in all behind it.
-  std::uint32_t inner = cell.dimensions - 1;
-  while (inner > 0 && cell.extent(inner) == layout.box.extent(inner)) --inner;
+  const std::uint32_t inner = contiguous_from(layout, cell);
   const std::uint64_t length = cell.extent(inner) * strides[inner];
   Extents at = cell.begin;
   for (;;) {
@@ -187,6 +198,7 @@ void append_runs(const ShardLayout& layout, const Box& cell, std::vector<Stretch
 }
 
 Place place_of(const ShardLayout& layout, const Stretch& run) {
+  if (run.count == 0) return {};  // also where an extent is 0, which divides nothing
   const Extents strides = strides_of(layout.whole);
   kernels::IndexMap map;
   map.first = layout.offset + run.begin;
@@ -204,8 +216,8 @@ Place place_of(const ShardLayout& layout, const Stretch& run) {
     }
   }
   const std::uint64_t first = kernels::whole_index(map, 0);
-  const std::uint64_t last = kernels::whole_index(map, run.count == 0 ? 0 : run.count - 1);
-  if (run.count == 0 || last - first == run.count - 1) return {first, std::nullopt};
+  const std::uint64_t last = kernels::whole_index(map, run.count - 1);
+  if (last - first == run.count - 1) return {first, std::nullopt};
   return {first, map};
 }
 

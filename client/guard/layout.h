@@ -60,6 +60,9 @@ struct Stretch {
   std::uint64_t count = 0;
 };
 
+// How many stretches append_runs() would append.
+std::uint64_t count_runs(const ShardLayout& layout, const Box& cell);
+
 // Appends the stretches of the shard's memory that hold `cell`, which lies within it.
 void append_runs(const ShardLayout& layout, const Box& cell, std::vector<Stretch>& runs);
 

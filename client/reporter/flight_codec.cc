@@ -1,6 +1,7 @@
 #include "client/reporter/flight_codec.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <span>
@@ -53,7 +54,10 @@ double weight_of(const FlightRecording& recording, std::size_t tensor) {
   if (last.non_finite_count != 0) return std::numeric_limits<double>::infinity();
   if (steps < 2) return last.norm;
   const double before = entries_of(recording, steps - 2)[tensor].norm;
-  return before > 0 ? last.norm / before : last.norm > 0 ? std::numeric_limits<double>::max() : 0;
+  const double ratio = before > 0      ? last.norm / before
+                       : last.norm > 0 ? std::numeric_limits<double>::max()
+                                       : 0;
+  return std::isfinite(ratio) ? ratio : std::numeric_limits<double>::max();
 }
 
 // The tensors to keep, in their order.

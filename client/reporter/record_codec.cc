@@ -307,6 +307,7 @@ void decode(const unsigned char* bytes, const RunShape& shape, v1::Report& repor
   clear_if_zero(*report.mutable_local_non_finite_counts());
   for (std::uint32_t i = 0; i < header.non_finite; ++i) {
     const auto finding = reader.value<NonFiniteTensor>();
+    if (finding.tensor >= shape.tensors.size()) continue;  // of a guard bound in another way
     v1::NonFinite& out = *report.add_non_finite();
     out.set_tensor(shape.tensors[finding.tensor]);
     out.set_group(shape.group_of_tensor[finding.tensor]);

@@ -1,6 +1,5 @@
 #include "client/reporter/source_slot.h"
 
-#include <limits>
 #include <utility>
 
 #include "client/reporter/flight_codec.h"
@@ -8,12 +7,13 @@
 
 namespace gradwarden::reporter {
 
+void refuse_second_source() {
+  throw Error("reporter: another guard reports through it; give each guard a reporter of its own");
+}
+
 void SourceSlot::attach(StepSource& source) {
   const std::lock_guard lock(mutex_);
-  if (source_ != nullptr && source_ != &source) {
-    throw Error(
-        "reporter: another guard reports through it; give each guard a reporter of its own");
-  }
+  if (source_ != nullptr && source_ != &source) refuse_second_source();
   source_ = &source;
 }
 
@@ -24,13 +24,18 @@ void SourceSlot::detach(StepSource& source, StepSink& sink) {
   const std::uint64_t submitted = submitted_.load(std::memory_order_relaxed);
   if (submitted > handled_) {
     parting_ = {};
-    source.flight(std::numeric_limits<std::uint64_t>::max(), parting_);
+    source.flight(StepSource::kNewestStep, parting_);
     parting_until_ = submitted;
   }
   source_ = nullptr;
 }
 
 // Records go through the sink's ring like any other, and are taken out of it right after.
+bool SourceSlot::attached() const {
+  const std::lock_guard lock(mutex_);
+  return source_ != nullptr;
+}
+
 void SourceSlot::drain(StepSink& sink) {
   const std::lock_guard lock(mutex_);
   if (source_ != nullptr) source_->drain(sink);

@@ -14,10 +14,14 @@
 
 namespace gradwarden::reporter {
 
+// A reporter serves one guard.
+[[noreturn]] void refuse_second_source();
+
 class SourceSlot {
  public:
   // Throws Error if another source is there.
   void attach(StepSource& source);
+  bool attached() const;
   // Takes what the source still has for events that were submitted and not handled yet, and lets go
   // of it. Nothing if it is not the one attached.
   void detach(StepSource& source, StepSink& sink);
@@ -33,7 +37,7 @@ class SourceSlot {
   void reset();
 
  private:
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   StepSource* source_ = nullptr;     // guarded by mutex_
   FlightRecording parting_;          // guarded by mutex_: of a source that is gone
   std::uint64_t parting_until_ = 0;  // guarded by mutex_: the last event that it is for

@@ -3,9 +3,9 @@
 // reads it without a call of the CUDA runtime, so also after the context broke.
 //
 // Slot `fold % kFlightRingSlots`, folds counted from 0 within the binding, holds a FlightHeader and
-// one FlightSums per tensor of the plan. The fold writes the sums and then tells its number in
-// Progress::folded; the decision that follows writes the header. A slot is whole if its header
-// names the fold, and was not written to while it was read if, afterwards, fewer than
+// one FlightSums per recorded tensor of the plan. The fold writes the sums and then tells its
+// number in Progress::folded; the decision that follows writes the header. A slot is whole if its
+// header names the fold, and was not written to while it was read if, afterwards, fewer than
 // kFlightRingSlots folds more have been told: a fold begins only when the one before it has ended.
 #ifndef GRADWARDEN_KERNELS_CUDA_FLIGHT_H_
 #define GRADWARDEN_KERNELS_CUDA_FLIGHT_H_
@@ -37,6 +37,7 @@ static_assert(sizeof(FlightHeader) == 32 && sizeof(FlightSums) == 24);
 struct FlightRing {
   unsigned char* slots = nullptr;  // null: off
   std::uint64_t slot_bytes = 0;
+  std::uint32_t tensors = 0;  // of the plan that are recorded: the first
 };
 
 GRADWARDEN_HD constexpr std::uint64_t flight_slot_bytes(std::uint64_t tensors) {

@@ -48,7 +48,7 @@ __device__ inline TensorPartial gather_chunks(const TensorEntry& tensor,
 
 __device__ inline void store_flight(const FoldArguments& a, std::uint32_t t,
                                     const TensorPartial& s) {
-  if (a.flight.slots == nullptr) return;
+  if (t >= a.flight.tensors) return;
   const std::uint64_t non_finite = s.nan_count + s.inf_count;
   FlightSums sums;
   sums.power_sum = std::isinf(a.p) ? s.max_abs : s.power_sum;

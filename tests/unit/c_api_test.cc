@@ -155,7 +155,7 @@ TEST_F(CApi, ParametersAndOtherTensorsReachTheGuard) {
   g.shape = shape;
   gradwarden_shard w = g;
   w.data = parameter;
-  const gradwarden_tensor_list others[] = {{"update", &w, 1}};
+  const gradwarden_tensor_list others[] = {{"update", &w, 1, {}}};
   gradwarden_bindings bindings{};
   bindings.struct_size = sizeof bindings;
   bindings.gradients = &g;
@@ -214,6 +214,7 @@ TEST_F(CApi, BadShardsAreAnErrorOfBindAndAStepIsRefusedAfterwards) {
   refused([](auto& s) { s.dtype = -1; }, "unknown dtype");
   refused([](auto& s) { s.offset = 5; }, "beyond total_count");
   refused([](auto& s) { s.total_count = 100; }, "on no rank");
+  refused([](auto& s) { s.dimensions = 2; }, "need a shape");
   static const std::uint64_t kMany[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
   refused(
       [](auto& s) {

@@ -233,6 +233,23 @@ TEST(Audit, DeclarationsThatContradictEachOtherAreErrorsThatNameTensorAndRanks) 
               HasSubstr("elements 2 to 2 of tensor \"w\" are on no rank"));
 }
 
+TEST(Audit, ReplicasThatCutAShardIntoTooManyStretchesAreAnErrorOnEveryRank) {
+  constexpr std::uint64_t kRows = 200000;
+  test::on_ranks(2, [](Collective& ranks) {
+    std::vector<float> g(2 * kRows);
+    const bool column = ranks.rank() == 1;
+    Guard guard({}, ranks);
+    std::string message;
+    try {
+      guard.bind(std::vector{box_shard("w", "", {kRows, 2}, {0, 0}, {kRows, column ? 1U : 2U},
+                                       g.data(), DType::kFloat32)});
+    } catch (const Error& error) {
+      message = error.what();
+    }
+    EXPECT_THAT(message, HasSubstr("on rank 0, tensor \"w\": its replicas cut"));
+  });
+}
+
 TEST(Audit, BoxesThatDoNotFitTheirShapeAreErrors) {
   const auto refused = [](const std::function<void(TensorShard&)>& change) {
     return bind_error([&](int rank, TensorShard& s) {

@@ -123,6 +123,9 @@ TEST(FlightRecorder, OfAGuardNamesTheTensorThatBecameNonFiniteAndItsHistory) {
       guard.step({.step = step});
     }
     EXPECT_EQ(guard.flight_recording().steps.size(), 10U);
+    FlightRecording newest;
+    ASSERT_TRUE(sink.source->flight(StepSource::kNewestStep, newest));
+    EXPECT_EQ(newest.steps.size(), 10U);
   }
   EXPECT_EQ(sink.source, nullptr) << "a guard that is gone must not be asked";
   ASSERT_EQ(sink.recording.steps.size(), 10U);

@@ -332,5 +332,31 @@ TEST(Guard, ThrowsOnAStepBeforeBind) {
   EXPECT_THROW(guard.step({}), Error);
 }
 
+TEST(Guard, ACallWithinACallIsAnErrorAndTheStepGoesOn) {
+  std::vector<float> g = {3, 4};
+  Guard* guard = nullptr;
+  std::string refused;
+  bool stepping = false;
+  CallbackCollective ranks(0, 1, [&](const void* send, void* receive, std::size_t bytes) {
+    std::memcpy(receive, send, bytes);
+    if (!stepping) return true;
+    try {
+      guard->bind(std::vector{whole("w", g)});
+    } catch (const Error& error) {
+      refused = error.what();
+    }
+    return true;
+  });
+  Guard made({.max_norm = 1}, ranks);
+  guard = &made;
+  made.bind(std::vector{whole("w", g)});
+  stepping = true;
+  EXPECT_DOUBLE_EQ(made.step({.step = 1}).grad_norm, 5);
+  EXPECT_NE(refused.find("bind() while another call"), std::string::npos) << refused;
+  stepping = false;
+  made.bind(std::vector{whole("w", g)});
+  EXPECT_NEAR(made.step({.step = 2}).grad_norm, 1, 1e-5);
+}
+
 }  // namespace
 }  // namespace gradwarden

@@ -139,6 +139,21 @@ TEST(LocalGradients, AreReadInEveryNthStepOnly) {
   EXPECT_THAT(sink.local_steps, ElementsAre(0, 3, 6));
 }
 
+TEST(LocalGradients, MayHoldEmptyTensorsAndBoxes) {
+  SingleRank ranks;
+  ObservingSink sink;
+  std::vector<float> g = {1, 2, 3, 4, 5, 6};
+  TensorShard empty;
+  empty.name = "empty";
+  const TensorShard gone = box_shard("w", "", {2, 3}, {2, 0}, {0, 3}, nullptr, DType::kFloat32);
+  const TensorShard all = box_shard("w", "", {2, 3}, {0, 0}, {2, 3}, g.data(), DType::kFloat32);
+  Guard guard({}, ranks, &sink);
+  guard.bind(std::vector{all, empty}, std::vector{empty, gone, all});
+  guard.observe_local();
+  guard.step({.step = 1});
+  EXPECT_EQ(sink.local_steps.size(), 1U);
+}
+
 // Local gradients are a fixed one plus noise: the noise scale is tr(S) / |G|^2.
 TEST(NoiseScale, IsTheVarianceBetweenRanksOverTheSquareOfTheMeanGradient) {
   constexpr std::size_t kRanks = 8;

@@ -27,15 +27,23 @@ FlightEntry entry_of(const FlightSums& sums, double norm_type) {
 
 void FlightReader::build(std::span<const Segment> segments, double norm_type,
                          const kernels::cuda::Progress* progress) {
+  clear();  // what fails here leaves no half of a recorder
+  std::vector<FlightTensor> tensors = flight_tensors(segments);
+  const std::uint64_t slot_bytes = kernels::cuda::flight_slot_bytes(tensors.size());
+  slots_ = PinnedMemory(tensors.empty() ? 0 : slot_bytes * kFlightRingSlots);
+  slot_bytes_ = slot_bytes;
   norm_type_ = norm_type;
   progress_ = progress;
-  tensors_ = flight_tensors(segments);
-  slot_bytes_ = kernels::cuda::flight_slot_bytes(tensors_.size());
-  slots_ = PinnedMemory(tensors_.empty() ? 0 : slot_bytes_ * kFlightRingSlots);
+  tensors_ = std::move(tensors);
+}
+
+void FlightReader::clear() {
+  tensors_.clear();
+  progress_ = nullptr;
 }
 
 kernels::cuda::FlightRing FlightReader::ring() const {
-  return {slots_.device<unsigned char>(), slot_bytes_};
+  return {slots_.device<unsigned char>(), slot_bytes_, static_cast<std::uint32_t>(tensors_.size())};
 }
 
 bool FlightReader::copy(std::uint64_t fold, FlightStep& step, FlightEntry* entries) const {

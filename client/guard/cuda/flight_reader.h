@@ -23,6 +23,9 @@ class FlightReader {
   void build(std::span<const Segment> segments, double norm_type,
              const kernels::cuda::Progress* progress);
 
+  // Off, before the memory of `progress` goes.
+  void clear();
+
   // For the kernels.
   kernels::cuda::FlightRing ring() const;
 

@@ -47,6 +47,7 @@ void StepDelivery::build(const Binding& binding) {
   const auto world = static_cast<std::size_t>(ranks_.size());
   group_count_ = binding.groups.size();
   element_count_ = binding.element_count;
+  flights_.clear();
   records_.build(ranks_.rank() == 0, group_count_, world);
   flights_.build(options_.flight_recorder ? std::span<const Segment>(binding.shards)
                                           : std::span<const Segment>(),

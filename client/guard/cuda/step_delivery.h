@@ -38,7 +38,7 @@ class StepDelivery final : public StepSource {
   void annotate(std::uint64_t step, std::span<const std::string_view> batch_ids) noexcept;
   void drain(StepSink& sink) noexcept override;
   bool flight(std::uint64_t last_step, FlightRecording& out) override {
-    return flights_.read(&last_step, out);
+    return flights_.read(last_step == kNewestStep ? nullptr : &last_step, out);
   }
 
   const RecordReader& records() const { return records_; }

@@ -188,6 +188,7 @@ typedef struct gradwarden_tensor_list {
   const char* name;
   const gradwarden_shard* shards;
   size_t shard_count;
+  uint64_t reserved[4];
 } gradwarden_tensor_list;
 
 /* All that a guard reads; set struct_size to sizeof and leave out what there is not. */

@@ -93,7 +93,8 @@ struct GuardOptions {
   // and Bindings::others as signals of their own.
   std::uint32_t audit_every = 0;
   std::uint32_t observe_others_every = 0;
-  // Of the norms of replicas that are not declared identical; more is reported.
+  // Of the norms of replicas that are not declared identical; more is reported as information.
+  // Their norms alone are compared: declare identical what is, so that every bit is.
   double audit_tolerance = 1e-3;
   bool flight_recorder = true;  // keep the last 64 steps of statistics of each tensor
   unsigned threads = 1;         // that read gradients, the caller's included; 0: one per core
@@ -164,8 +165,8 @@ class GRADWARDEN_API Guard {
   void observe_local() noexcept;
 
   // Reads the reduced gradients once, agrees with the other ranks, decides, and acts: clips in
-  // place, or leaves the gradients as they are. Needs a bind; without one it throws Error.
-  // Afterwards it never throws.
+  // place, or leaves the gradients as they are. Without a bind, or while another call of this guard
+  // is under way, it throws Error; else never.
   StepOutcome step(const StepInput& input);
 
   // What decides: windows, averages, counters; to be kept with the trainer's checkpoint. After

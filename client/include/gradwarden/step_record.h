@@ -87,6 +87,8 @@ struct RunShape {
   std::uint32_t max_consecutive_skips = 0;
   bool skip_non_finite = true;
   bool shadow = false;
+
+  bool operator==(const RunShape&) const = default;
 };
 
 // One step. The spans point into the guard and are valid during the call only.
@@ -163,8 +165,10 @@ class GRADWARDEN_API StepSource {
   // Submits to `sink` the records of the steps that ended on a device since the last call. Called
   // by one thread at a time. Never waits.
   virtual void drain(StepSink& sink) noexcept = 0;
-  // The flight recorder's steps up to and including `last_step` that are still there. Called by
-  // one thread at a time, while the trainer's goes on. False, and nothing in `out`: none.
+  static constexpr std::uint64_t kNewestStep = ~std::uint64_t{0};
+  // The flight recorder's steps up to the newest one with the number `last_step` (kNewestStep: up
+  // to the newest) that are still there. Called by one thread at a time, while the trainer's goes
+  // on. False, and nothing in `out`: none.
   virtual bool flight(std::uint64_t last_step, FlightRecording& out);
 };
 
