@@ -60,6 +60,7 @@ struct Reporter::Impl {
   const ReporterOptions options;
   Collective& ranks;
   std::string attempt;
+  bool begun = false;  // `shape` is that of a bind
   RunShape shape;
   reporter::ByteRing ring;
   const std::uint32_t generation;
@@ -234,17 +235,22 @@ Reporter::~Reporter() {
 
 const std::string& Reporter::attempt() const noexcept { return impl_->attempt; }
 
+// Bound again with the same tables, because gradients have moved, the attempt goes on. Other tables
+// are another attempt; its id takes an exchange, so ranks that report nothing take part too.
 void Reporter::begin(const RunShape& shape) {
-  if (impl_->forked() || !impl_->on()) return;
-  if (impl_->thread.joinable()) {  // bound again: another table of groups is another attempt
+  Impl& impl = *impl_;
+  if (impl.forked()) return;
+  const bool same = impl.begun && shape == impl.shape;
+  if (impl.begun && !same) {
     close();
-    impl_->attempt = reporter::make_attempt(impl_->ranks);
-    impl_->delivery.reset();
-    impl_->history.close();
-    impl_->carry_over();
+    impl.attempt = reporter::make_attempt(impl.ranks);
+    impl.delivery.reset();
+    impl.history.close();
+    impl.carry_over();
   }
-  impl_->shape = shape;
-  impl_->start();
+  if (!same) impl.shape = shape;
+  impl.begun = true;
+  if (impl.on() && !impl.thread.joinable()) impl.start();
 }
 
 void Reporter::submit(const StepRecord& record) noexcept {

@@ -87,6 +87,8 @@ struct RunShape {
   std::uint32_t max_consecutive_skips = 0;
   bool skip_non_finite = true;
   bool shadow = false;
+
+  bool operator==(const RunShape&) const = default;
 };
 
 // One step. The spans point into the guard and are valid during the call only.
