@@ -94,6 +94,7 @@ def train(rank, world, history, *, views=True, set_to_none=True, unused=False, n
         expected = gradients(plain.module)
         local = norm_of(gradients(alone).values())
         before = copy.deepcopy(network.state_dict())
+        in_place = all(slot.memory.data_ptr() == slot.parameter.grad.data_ptr() for slot in guard._slots if not unused)
         outcome = guard.step(step=step, loss=loss)
         total = torch.nn.utils.clip_grad_norm_(plain.parameters(), MAX_NORM).item()
         if outcome.should_update:
@@ -107,6 +108,7 @@ def train(rank, world, history, *, views=True, set_to_none=True, unused=False, n
                 "norms": (outcome.grad_norm, total),
                 "clipped": [(gradients(network)[name], gradients(plain.module)[name]) for name in expected],
                 "decision": (outcome.decision, outcome.reason, outcome.should_update),
+                "in_place": in_place,
                 "moved": any(not torch.equal(before[name], after[name]) for name in after),
             }
         )
@@ -156,6 +158,8 @@ class DdpHookTest(RanksTest):
                 self.check_reduction(mine)
                 self.assertEqual(mine["decision"], ("clip", "max_norm", True))
                 self.assertTrue(mine["moved"])
+                # The guard reads and clips DDP's own memory.
+                self.assertTrue(mine["in_place"] or not arguments.get("views", True))
 
     def check_reduction(self, mine):
         self.assertTrue(mine["same_mean"])

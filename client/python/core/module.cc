@@ -142,6 +142,8 @@ void add_guard(nb::module_& m) {
 
 NB_MODULE(_core, m) {
   using namespace gradwarden::python;
+  // At exit a guard may still be held, by a traceback for example; that is no news to a trainer.
+  nb::set_leak_warnings(false);
   nb::exception<gradwarden::Error>(m, "Error", PyExc_RuntimeError);
   m.def("version", [] { return std::string(gradwarden::version()); });
   add_options(m);

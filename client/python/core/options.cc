@@ -1,12 +1,12 @@
 // The option structs as Python classes. The package's own code fills them in from keyword
-// arguments, so that a field added here is an option there.
+// arguments, so that a field added here is an option there. Adaptive clipping and the lists beside
+// the gradients are left out: the package binds no parameters yet.
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <optional>
 #include <string>
+#include <utility>
 
 #include "client/python/core/parts.h"
 #include "gradwarden/guard.h"
@@ -38,16 +38,14 @@ void add_options(nb::module_& m) {
   nb::class_<GroupRule>(m, "GroupRule")
       .def(
           "__init__",
-          [](GroupRule* self, std::string pattern, double max_norm, double value_limit,
-             std::optional<double> adaptive_clip) {
-            new (self) GroupRule{std::move(pattern), max_norm, value_limit, adaptive_clip};
+          [](GroupRule* self, std::string pattern, double max_norm, double value_limit) {
+            new (self) GroupRule{std::move(pattern), max_norm, value_limit};
           },
           nb::arg("pattern"), nb::kw_only(), nb::arg("max_norm") = 0.0,
-          nb::arg("value_limit") = 0.0, nb::arg("adaptive_clip") = nb::none())
+          nb::arg("value_limit") = 0.0)
       .def_rw("pattern", &GroupRule::pattern)
       .def_rw("max_norm", &GroupRule::max_norm)
-      .def_rw("value_limit", &GroupRule::value_limit)
-      .def_rw("adaptive_clip", &GroupRule::adaptive_clip);
+      .def_rw("value_limit", &GroupRule::value_limit);
   nb::class_<GuardOptions>(m, "GuardOptions")
       .def(nb::init<>())
       .def_rw("max_norm", &GuardOptions::max_norm)
