@@ -89,6 +89,7 @@ void make_shard(TensorShard* self, std::string name, std::string group, std::uin
   new (self) TensorShard{};
   self->name = std::move(name);
   self->group = std::move(group);
+  // Tensor.data_ptr() is a number. NOLINTNEXTLINE(performance-no-int-to-ptr)
   self->data = reinterpret_cast<void*>(address);
   self->count = count;
   self->dtype = dtype;
@@ -144,7 +145,7 @@ NB_MODULE(_core, m) {
   using namespace gradwarden::python;
   // At exit a guard may still be held, by a traceback for example; that is no news to a trainer.
   nb::set_leak_warnings(false);
-  nb::exception<gradwarden::Error>(m, "Error", PyExc_RuntimeError);
+  const nb::exception<gradwarden::Error> error(m, "Error", PyExc_RuntimeError);
   m.def("version", [] { return std::string(gradwarden::version()); });
   add_options(m);
   add_tensors(m);

@@ -30,7 +30,8 @@ _BINDING_PASSES = 2
 def observe_local_hook(guard):
     """A communication hook for one DistributedDataParallel model, whose `state` is its process group or None.
 
-    It averages as DDP does without a hook, bit for bit after zero_grad(). What goes wrong in the observation is logged,
+    It averages as DDP does without a hook, bit for bit (with gradient_as_bucket_view and zero_grad(set_to_none=False) only
+    where the number of ranks is a power of two: DDP then divides instead). What goes wrong in the observation is logged,
     and never stops the backward pass; where guard.bind() would fail, guard.step() raises. Best with
     gradient_as_bucket_view=True: without it guard.step() copies each gradient into its bucket first.
     """
