@@ -1,0 +1,14 @@
+// The parts that the module _core is put together from, each in a file of its own. Called once,
+// with the GIL held, when the module is imported.
+#ifndef GRADWARDEN_CLIENT_PYTHON_CORE_PARTS_H_
+#define GRADWARDEN_CLIENT_PYTHON_CORE_PARTS_H_
+
+#include <nanobind/nanobind.h>
+
+namespace gradwarden::python {
+
+void add_options(nanobind::module_& m);
+
+}  // namespace gradwarden::python
+
+#endif  // GRADWARDEN_CLIENT_PYTHON_CORE_PARTS_H_

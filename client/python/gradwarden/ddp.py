@@ -1,0 +1,113 @@
+"""DistributedDataParallel: the statistics of each rank's own gradients, before they are averaged.
+
+Only these can tell one ill rank from all, and say on which rank a NaN was born.
+
+    model = DistributedDataParallel(network, gradient_as_bucket_view=True)
+    guard = gradwarden.Guard(max_norm=1.0)
+    guard.bind(network.named_parameters())
+    model.register_comm_hook(None, gradwarden.ddp.observe_local_hook(guard))
+
+Nothing is copied: DDP's buckets hold this rank's gradients before their all-reduce and the averaged ones after it, and
+the guard reads both there. In a step that observes, the all-reduces start when the backward pass has filled the last
+bucket, and so do not overlap with it; Guard(local_every=n) observes in every n-th step, and the others overlap as usual.
+"""
+
+import logging
+
+import torch
+import torch.distributed as dist
+
+from ._core import Error
+
+_log = logging.getLogger("gradwarden")
+
+# DDP makes its buckets anew once, after the first backward pass that reduces: in the order in which that pass needed
+# them. So every rank binds in the first two such passes, whatever it sees, and never after them: a rule that follows from
+# a count is the same on all ranks, and needs no exchange to agree on, where one that looks at addresses would not be.
+_BINDING_PASSES = 2
+
+
+def observe_local_hook(guard):
+    """A communication hook for one DistributedDataParallel model, whose `state` is its process group or None.
+
+    It averages as DDP does without a hook, bit for bit (with gradient_as_bucket_view and zero_grad(set_to_none=False) only
+    where the number of ranks is a power of two: DDP then divides instead). What goes wrong in the observation is logged,
+    and never stops the backward pass; where guard.bind() would fail, guard.step() raises. Best with
+    gradient_as_bucket_view=True: without it guard.step() copies each gradient into its bucket first.
+    """
+    return _Hook(guard).run
+
+
+class _Hook:
+    def __init__(self, guard):
+        self._guard = guard
+        self._passes = 0
+        self._held = []  # (bucket, the future that DDP waits for) of this backward pass
+        self._warned = False
+
+    # DDP looks at these annotations.
+    def run(self, state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        group = state if state is not None else dist.group.WORLD
+        if not self._observes():
+            if bucket.is_last():
+                self._passes += 1
+            return _average(bucket.buffer(), group)
+        if bucket.index() == 0:
+            self._held.clear()  # of a pass that did not come to its end
+        reduced = torch.futures.Future()
+        self._held.append((bucket, reduced))
+        if bucket.is_last():
+            held, self._held = self._held, []
+            self._observe([bucket for bucket, _ in held])
+            self._passes += 1
+            for waiting, future in held:
+                _average(waiting.buffer(), group).add_done_callback(_passing_to(future))
+        return reduced.then(_value)
+
+    def _observes(self):
+        return self._passes < _BINDING_PASSES or self._guard._observes()
+
+    def _observe(self, buckets):
+        try:
+            views = self._views(buckets)
+            if self._passes < _BINDING_PASSES:
+                self._guard._bind_core(views)
+            if self._guard._bound and self._guard._lies_in(views):
+                self._guard._core.observe_local()
+            else:
+                self._warn("DDP's buckets are not where they were bound; local gradients are not observed")
+        except Error as error:  # of bind, on every rank alike; guard.step() says it again
+            self._warn(str(error))
+
+    def _views(self, buckets):
+        views = {}
+        for bucket in buckets:
+            for name, view in zip(self._guard._names_of(bucket.parameters()), bucket.gradients()):
+                if name is not None:
+                    views[name] = view
+        return views
+
+    def _warn(self, text):
+        if not self._warned:
+            _log.warning("observe_local_hook: %s", text)
+        self._warned = True
+
+
+def _average(buffer, group):
+    """As DDP's own: multiplied by 1 / ranks, which for three ranks is not the same bits as divided by them, then summed."""
+    buffer.mul_(1.0 / dist.get_world_size(group))
+    return dist.all_reduce(buffer, group=group, async_op=True).get_future().then(lambda done: done.value()[0])
+
+
+def _value(done):
+    return done.value()
+
+
+def _passing_to(future):
+    def pass_on(done):
+        try:
+            future.set_result(done.value())
+        except Exception as error:  # DDP waits for `future`: it must hear of it
+            future.set_exception(error)
+
+    return pass_on

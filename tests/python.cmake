@@ -1,0 +1,10 @@
+# The Python package, imported from the build tree, with ranks as processes on loopback.
+set(environment PYTHONPATH=${GRADWARDEN_PYTHON_PATH})
+if(GRADWARDEN_DAEMON)
+  list(APPEND environment GRADWARDEN_COMMAND=$<TARGET_FILE:gradwarden_command>)
+endif()
+foreach(case guard ddp_hook)
+  add_test(NAME Python.${case} COMMAND ${Python_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/python/test_${case}.py -v)
+  set_tests_properties(Python.${case} PROPERTIES ENVIRONMENT "${environment}" LABELS "python;no-tsan" TIMEOUT 300
+    PROCESSORS 2)
+endforeach()
