@@ -84,8 +84,12 @@ void restore_state(RankGuard& guard, const nb::bytes& state) {
   guard.restore_state({static_cast<const std::byte*>(state.data()), state.size()});
 }
 
+using Extents = std::vector<std::uint64_t>;
+
 void make_shard(TensorShard* self, std::string name, std::string group, std::uintptr_t address,
-                std::uint64_t count, DType dtype) {
+                std::uint64_t count, DType dtype, std::uint64_t total_count, std::uint64_t offset,
+                Extents shape, Extents start, Extents extent, std::uint32_t replicas,
+                bool identical) {
   new (self) TensorShard{};
   self->name = std::move(name);
   self->group = std::move(group);
@@ -93,6 +97,13 @@ void make_shard(TensorShard* self, std::string name, std::string group, std::uin
   self->data = reinterpret_cast<void*>(address);
   self->count = count;
   self->dtype = dtype;
+  self->total_count = total_count;
+  self->offset = offset;
+  self->shape = std::move(shape);
+  self->start = std::move(start);
+  self->extent = std::move(extent);
+  self->replicas = replicas;
+  self->identical = identical;
 }
 
 void add_tensors(nb::module_& m) {
@@ -103,7 +114,9 @@ void add_tensors(nb::module_& m) {
       .value("FLOAT16", DType::kFloat16);
   nb::class_<TensorShard>(m, "TensorShard")
       .def("__init__", &make_shard, nb::arg("name"), nb::arg("group"), nb::arg("address"),
-           nb::arg("count"), nb::arg("dtype"));
+           nb::arg("count"), nb::arg("dtype"), nb::kw_only(), nb::arg("total_count") = 0,
+           nb::arg("offset") = 0, nb::arg("shape") = Extents(), nb::arg("start") = Extents(),
+           nb::arg("extent") = Extents(), nb::arg("replicas") = 0, nb::arg("identical") = false);
 }
 
 void add_outcome(nb::module_& m) {

@@ -14,6 +14,7 @@ from . import ddp
 from ._core import ClipRule, Error, Fallback, GroupRule, SpikeAction, StepOutcome
 from ._core import version as _version
 from ._guard import Guard
+from ._layout import Shard
 
 __version__ = _version()
-__all__ = ["ClipRule", "Error", "Fallback", "GroupRule", "Guard", "SpikeAction", "StepOutcome", "ddp"]
+__all__ = ["ClipRule", "Error", "Fallback", "GroupRule", "Guard", "Shard", "SpikeAction", "StepOutcome", "ddp"]

@@ -5,9 +5,9 @@ import torch
 from . import _core
 from ._core import Error
 from ._options import fill
+from ._layout import find
 from ._ranks import Ranks
 from ._slots import Slot, problem_of
-
 
 
 class Guard:
@@ -19,31 +19,50 @@ class Guard:
     gradwarden.Error on misuse.
     """
 
-    def __init__(self, *, daemon="", run="", history_path="", flight_directory="", process_group=None, **options):
+    def __init__(
+        self,
+        *,
+        daemon="",
+        run="",
+        history_path="",
+        flight_directory="",
+        process_group=None,
+        distinct=None,
+        layout=None,
+        **options,
+    ):
         self._ranks = Ranks(process_group)
+        self._hints = {"distinct": distinct, "layout": layout}
         reporting = {"daemon": daemon, "run": run, "history_path": history_path, "flight_directory": flight_directory}
         settings, reporter = self._settings(options, reporting)
         self._local_every = settings.local_every
         self._core = _core.RankGuard(settings, reporter, self._ranks.rank, self._ranks.size, self._ranks.exchange())
-        self._parameters = {}  # by name
+        self._sources = {}  # by name
         self._slots = []
         self._bound = False
         self._steps_since_bind = 0
         self._steps = 0
 
     def bind(self, tensors):
-        """Names what step() reads: model.named_parameters(), or any (name, tensor) whose .grad the guard is to watch.
+        """Names what step() reads: a module, or pairs (name, tensor) whose .grad the guard is to watch.
 
-        Tensors that take no gradient are left out. The memory of the gradients is looked up when it is first needed,
-        in the first step or observation. Call it again, on every rank, when parameters come or go.
+        Tensors that take no gradient are left out. How the parameters are sharded is found out (DistributedDataParallel,
+        FullyShardedDataParallel, fully_shard, parallelize_module, other DTensors); `distinct` and `layout` of the guard
+        tell what cannot be. The memory of the gradients is looked up when it is first needed, in the first step or
+        observation. Call it again, on every rank, when parameters come or go.
         """
-        parameters = {name: tensor for name, tensor in tensors if tensor.requires_grad or tensor.grad is not None}
-        problems = [problem_of(name, tensor) for name, tensor in parameters.items()]
-        if not parameters:
-            problems = ["bind: no tensor that takes a gradient; allowed: one or more"]
+        sources, problem = {}, ""
+        try:
+            sources = find(tensors, **self._hints)
+            problems = [problem_of(name, source.parameter) for name, source in sources.items()]
+            problem = next(filter(None, problems), "")
+            if not sources:
+                problem = "bind: no tensor that takes a gradient; allowed: one or more"
+        except Error as error:
+            problem = str(error)
         self._bound = False
-        self._ranks.agree(next(filter(None, problems), ""))
-        self._parameters = parameters
+        self._ranks.agree(problem)
+        self._sources = sources
 
     def step(self, step=None, loss=None, *, learning_rate=None, loss_scale=None, batch_ids=()):
         """Reads the reduced gradients, decides with the other ranks and clips in place.
@@ -112,8 +131,8 @@ class Guard:
         return self._steps_since_bind % self._local_every == 0
 
     def _make_ready(self):
-        if not self._parameters:
-            raise Error("guard: bind() comes first; call it with model.named_parameters()")
+        if not self._sources:
+            raise Error("guard: bind() comes first; call it with the model")
         if not self._bound:
             self._bind_core({})
 
@@ -124,16 +143,16 @@ class Guard:
     def _bind_core(self, views):
         """Collective. `views`: by name, the memory of a gradient before and after the reduction."""
         self._bound = False
-        slots = [Slot(name, parameter, views.get(name)) for name, parameter in self._parameters.items()]
+        slots = [Slot(source, views.get(name)) for name, source in self._sources.items()]
         self._ranks.agree(next((slot.problem for slot in slots if slot.problem), ""))
-        local = [slot.shard() for slot in slots if slot.in_bucket or not views]
-        self._core.bind([slot.shard() for slot in slots], local)
+        local = [shard for slot in slots if slot.in_bucket or not views for shard in slot.shards()]
+        self._core.bind([shard for slot in slots for shard in slot.shards()], local)
         self._slots = slots
         self._steps_since_bind = 0
         self._bound = True
 
     def _names_of(self, tensors):
-        known = {id(parameter): name for name, parameter in self._parameters.items()}
+        known = {id(source.parameter): name for name, source in self._sources.items()}
         return [known.get(id(tensor)) for tensor in tensors]
 
     def _lies_in(self, views):

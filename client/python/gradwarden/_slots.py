@@ -2,6 +2,7 @@
 
 PyTorch may give a gradient new memory in every step (zero_grad() drops the old one). Agreeing on new addresses with the
 other ranks would cost an exchange, so a gradient that moved is copied back to its slot instead, and .grad is set to it.
+Which part of a whole tensor lies there is for _layout.py to say.
 """
 
 import torch
@@ -25,44 +26,64 @@ def problem_of(name, tensor):
         return f"tensor {name!r} is on {tensor.device}; allowed: cpu"
     if tensor.dtype not in _DTYPES:
         return f"tensor {name!r} is {tensor.dtype}; allowed: {', '.join(str(dtype) for dtype in _DTYPES)}"
-    if not tensor.is_contiguous():
-        return f"tensor {name!r} is not contiguous (strides {tensor.stride()}); call .contiguous() on it"
     return ""
 
 
 class Slot:
     """One parameter and the memory in which its gradient is read and scaled. Keeps that memory alive."""
 
-    def __init__(self, name, parameter, view=None):
-        self.name = name
-        self.parameter = parameter
+    def __init__(self, source, view=None):
+        self.source = source
+        self.name = source.name
+        self.parameter = source.parameter
         self.in_bucket = view is not None
-        gradient = parameter.grad if view is None else view
+        self.problem = ""
+        try:
+            gradient = source.gradient() if view is None else view.detach()
+        except Error as error:
+            gradient, self.problem = None, str(error)
         # Without a gradient (not used, or no backward yet) it counts as zeros; .grad stays None.
-        self.memory = torch.zeros_like(parameter, requires_grad=False) if gradient is None else gradient.detach()
-        self.problem = problem_of(name, self.memory)
+        self.memory = source.zeros(self.parameter.dtype, self.parameter.device) if gradient is None else gradient
+        self.problem = self.problem or problem_of(self.name, self.memory)
 
-    def shard(self):
-        group = self.name.rpartition(".")[0] or self.name
-        return _core.TensorShard(
-            self.name, group, self.memory.data_ptr(), self.memory.numel(), _DTYPES[self.memory.dtype]
-        )
+    def shards(self):
+        """What lies in the memory: most often one tensor or a part of it; none where this rank holds nothing."""
+        address, size = self.memory.data_ptr(), self.memory.element_size()
+        return [
+            _core.TensorShard(
+                piece.name,
+                group_of(piece.name),
+                address + piece.first * size,
+                piece.count,
+                _DTYPES[self.memory.dtype],
+                total_count=piece.total,
+                offset=piece.offset,
+                shape=piece.shape,
+                start=piece.start,
+                extent=piece.extent,
+            )
+            for piece in self.source.pieces
+        ]
 
     @torch.no_grad()
     def settle(self):
         """Brings the gradient back to the slot if it is elsewhere."""
-        gradient = self.parameter.grad
+        gradient = self.source.gradient()
         if gradient is None:
             self.memory.zero_()
             return
         # Most often this is all; a sparse one has no address.
         if gradient.layout == torch.strided and gradient.data_ptr() == self.memory.data_ptr():
-            if gradient.is_contiguous() and gradient.dtype == self.memory.dtype:
+            if gradient.dtype == self.memory.dtype:
                 return
         problem = problem_of(self.name, gradient)
-        if not problem and (gradient.dtype != self.memory.dtype or gradient.shape != self.memory.shape):
-            problem = f"tensor {self.name!r} changed its dtype or shape; call bind() again, on every rank"
+        if not problem and gradient.dtype != self.memory.dtype:
+            problem = f"tensor {self.name!r} changed its dtype; call bind() again, on every rank"
         if problem:
             raise Error(problem)
-        self.memory.copy_(gradient)
-        self.parameter.grad = self.memory
+        self.memory.copy_(gradient.reshape(self.memory.shape))
+        self.source.replace(self.memory)
+
+
+def group_of(name):
+    return name.rpartition(".")[0] or name
