@@ -112,7 +112,8 @@ class Fsdp1(Layout):
         )
 
     def torch_norm(self):
-        return self.model.clip_grad_norm_(1e9).item()
+        # torch takes it in float32, and refuses what is wider.
+        return self.model.clip_grad_norm_(1e9).item() if self.dtype == torch.float32 else None
 
     def parameters(self):
         with FullyShardedDataParallel.summon_full_params(self.model, writeback=False):
