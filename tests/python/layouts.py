@@ -4,6 +4,7 @@ A layout is a class with: `model`, what is bound (`tensors`, `hints`), the data-
 `parts`), an `optimizer`, and `parameters()`: all whole parameters by name, gathered without the guard's code.
 """
 
+import contextlib
 import functools
 
 import networks
@@ -51,7 +52,7 @@ class Layout:
         return loss
 
     def torch_norm(self):
-        """Of torch's own clip_grad_norm_, which leaves the gradients as they are at this limit; None: it has none."""
+        """Of torch's own clip_grad_norm_, which leaves the gradients as they are at this limit; None: it does not say."""
         total = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1e9)
         return (total.full_tensor() if isinstance(total, DTensor) else total).item()
 
@@ -153,6 +154,12 @@ class Fsdp2(Layout):
         return fully_shard(network, mesh=mesh, mp_policy=self.policy)
 
 
+class Fsdp2LowPrecision(Fsdp2):
+    """Computes and reduces in bfloat16; the gradients are float32 again. No reference in float32 comes near."""
+
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.bfloat16)
+
+
 class Hsdp(Fsdp2):
     shape, names = (2, 2), ("replicate", "shard")
 
@@ -168,9 +175,7 @@ def tensor_parallel(network, mesh, sequence=False):
         "mlp.down": RowwiseParallel(output_layouts=Shard(1) if sequence else Replicate()),
     }
     if sequence:
-        gathered = functools.partial(
-            PrepareModuleInput, input_layouts=Shard(1), desired_input_layouts=Replicate()
-        )
+        gathered = functools.partial(PrepareModuleInput, input_layouts=Shard(1), desired_input_layouts=Replicate())
         inner |= {"norm1": SequenceParallel(), "norm2": SequenceParallel(), "attention": gathered(), "mlp": gathered()}
     for block in network.blocks:
         parallelize_module(block, mesh, inner)
@@ -197,8 +202,10 @@ class Tp(Layout):
         return tensor_parallel(network, init_device_mesh("cpu", (4,), mesh_dim_names=("tp",)), self.sequence)
 
     def torch_norm(self):
-        # Replicated parameters are plain tensors here, which torch does not add to DTensors.
-        return None if not self.sequence else super().torch_norm()
+        # The norms' parameters are plain tensors here, and torch does not add those to DTensors. Nor, as below, DTensors of
+        # different meshes.
+        with contextlib.suppress(RuntimeError):
+            return super().torch_norm()
 
 
 class TpSequence(Tp):
@@ -221,10 +228,8 @@ class Fsdp2Tp(Layout):
         return fully_shard(network, mesh=mesh["dp"])
 
     def torch_norm(self):
-        try:
+        with contextlib.suppress(RuntimeError):
             return super().torch_norm()
-        except (RuntimeError, ValueError):  # parameters on meshes of their own
-            return None
 
 
 class Fsdp2TpSequence(Fsdp2Tp):

@@ -1,7 +1,7 @@
 """Each way to lay a model out over ranks: the guard's norm, clipping and skips against the unsharded model."""
 
 import logging
-import os
+import re
 import sys
 import unittest
 
@@ -110,6 +110,7 @@ class LayoutTest(RanksTest):
         exact = dtype == torch.float64
         self.assertLess(mine, 1e-12 if exact else 1e-6)
         self.assertLess(moved, 1e-6 if exact else 1e-5)
+        self.check_names(name, results, set(steps[0][1]))
         for result in results:
             self.assertEqual(set(result["steps"][0][3]), set(steps[0][1]))
             self.assertEqual([decision for decision, *_ in result["steps"]], ["clip"] * STEPS)
@@ -119,6 +120,17 @@ class LayoutTest(RanksTest):
             norms = [norm for _, norm, *_ in result["steps"]]
             self.assertEqual(norms, [norm for _, norm, *_ in results[0]["steps"]])
         return results
+
+
+    def check_names(self, layout, results, expected):
+        """Those of the network itself, whatever wraps it; experts told apart by their rank in the group."""
+        bound = set().union(*(result["tensors"] for result in results))
+        if layout == "ZeRO by hand":
+            expected = {"flat"}
+        if "experts" in layout:
+            self.assertEqual(sum("@" in name for name in bound), sum(".experts." in name for name in expected))
+            bound = {re.sub(r"\.expert\.(.*)@(\d)$", r".experts.\2.\1", name) for name in bound}
+        self.assertEqual(bound, expected)
 
 
 def add_cases():
