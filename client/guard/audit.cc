@@ -106,6 +106,9 @@ void Audit::plan(const std::vector<Region>& regions, const Reading& gradients,
 }
 
 std::span<const RegionSums> Audit::take(double norm_type) noexcept {
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    kernel_.move(i, sources_[i].reading->segments()[sources_[i].segment].data);
+  }
   kernel_.run(digests_);
   std::fill(sums_.begin(), sums_.end(), RegionSums{});
   for (std::size_t i = 0; i < sources_.size(); ++i) {

@@ -42,6 +42,12 @@ struct Guard::Impl final : StepSource {
   void drain(StepSink&) noexcept override {}
   bool flight(std::uint64_t last_step, FlightRecording& out) override;
 
+  void check_move(std::span<const guard::Segment> segments, std::size_t shard_count,
+                  std::span<void* const> data, const char* call) const;
+  void update_gradients(std::span<void* const> data);
+  void update_local(std::span<void* const> data);
+  void update_parameters(std::span<void* const> data);
+
   void plan();
   void begin_reporting();
   Extras extras_of(std::uint64_t of_sequence) const noexcept;
@@ -55,6 +61,7 @@ struct Guard::Impl final : StepSource {
   void clip_groups(StepOutcome& outcome) noexcept;
   double coefficient_of(const guard::Segment& segment) const noexcept;
   double limit_of(const guard::Segment& segment) const noexcept;
+  bool optimizer_scales(const StepInput& input, const StepOutcome& outcome) const noexcept;
   void act(const StepOutcome& outcome) noexcept;
   void record(const StepInput& input, const StepOutcome& outcome,
               const kernels::StepVerdict& verdict) noexcept;
@@ -71,7 +78,8 @@ struct Guard::Impl final : StepSource {
   guard::Binding binding;
   bool bound = false;
   bool observed = false;
-  std::uint64_t sequence = 0;  // steps since bind
+  std::size_t parameter_count = 0;  // in the list given to bind
+  std::uint64_t sequence = 0;       // steps since bind
   guard::Reading shards{threads};
   guard::Reading local{threads};
   guard::OtherTensors others{threads};

@@ -23,7 +23,12 @@ StepOutcome Guard::Impl::step(const StepInput& input) noexcept {
   recorder.write({input.step, outcome.grad_norm, outcome.decision, outcome.reason},
                  shards.statistics(), options.norm_type);
   if (sink != nullptr) record(input, outcome, verdict);
-  act(outcome);
+  if (optimizer_scales(input, outcome)) {
+    const double scale = global.loss_scale > 0 ? global.loss_scale : 1.0;
+    outcome.grad_scale = scale / (outcome.shadow ? 1.0 : outcome.clip_coefficient);
+  } else {
+    act(outcome);
+  }
   observed = false;
   return outcome;
 }
@@ -59,6 +64,7 @@ void Guard::Impl::summarize(const StepInput& input, const Extras& extras) noexce
   RankHeader header;
   header.sequence = sequence;
   header.loss_scale = input.loss_scale.value_or(0);
+  if (input.unscaled && header.loss_scale > 0) header.loss_scale = 1;
   guard::summarize_shards(shards.segments(), shards.statistics(), options.norm_type, header,
                           groups);
   if (observed) {
@@ -180,6 +186,20 @@ double Guard::Impl::limit_of(const guard::Segment& segment) const noexcept {
   if (non_finite()) return policy.value_limit;
   return kernels::needed_limit(policy, global.group_max_abs[segment.group],
                                coefficient_of(segment));
+}
+
+// Whether one factor for all gradients says everything that act() would do. Not with a coefficient
+// of 0, which would be divided by.
+bool Guard::Impl::optimizer_scales(const StepInput& input,
+                                   const StepOutcome& outcome) const noexcept {
+  if (!input.optimizer_scales || !outcome.should_update()) return false;
+  if (outcome.shadow) return true;
+  if (outcome.clipped_groups + outcome.clipped_tensors != 0 || !(outcome.clip_coefficient > 0)) {
+    return false;
+  }
+  const auto& segments = shards.segments();
+  return std::none_of(segments.begin(), segments.end(),
+                      [this](const guard::Segment& segment) { return limit_of(segment) > 0; });
 }
 
 // The one write to gradient memory: clip coefficients, loss scale and limits in one pass. A skipped

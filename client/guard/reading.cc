@@ -12,4 +12,12 @@ void Reading::plan(std::vector<Segment> segments) {
   kernel_.plan(tensors_);
 }
 
+void Reading::move(std::span<void* const> data) noexcept {
+  for (std::size_t i = 0; i < segments_.size(); ++i) {
+    Segment& segment = segments_[i];
+    segment.data = static_cast<char*>(data[segment.shard]) + segment.byte_offset;
+    tensors_[i].data = segment.data;
+  }
+}
+
 }  // namespace gradwarden::guard

@@ -2,6 +2,7 @@
 #ifndef GRADWARDEN_CLIENT_GUARD_READING_H_
 #define GRADWARDEN_CLIENT_GUARD_READING_H_
 
+#include <span>
 #include <vector>
 
 #include "client/guard/binding.h"
@@ -15,6 +16,9 @@ class Reading {
 
   // At bind: allocates.
   void plan(std::vector<Segment> segments);
+
+  // The tensors moved: the new address of each shard, by its position in the list given to bind.
+  void move(std::span<void* const> data) noexcept;
 
   // Takes the statistics of all segments.
   void run(double norm_type) noexcept { kernel_.run(tensors_, norm_type, statistics_); }

@@ -108,6 +108,13 @@ struct StepInput {
   // non-finite gradients are then an overflow, the scaler's business, and leave window and skip
   // bound alone.
   std::optional<double> loss_scale = {};
+  // They were divided by loss_scale before this step, which is then reported, and says that
+  // non-finite gradients are the scaler's business.
+  bool unscaled = false;
+  // The optimizer divides the gradients, as fused ones do, by StepOutcome::grad_scale; they are
+  // left as they are. Where groups or tensors have coefficients of their own, or elements are
+  // clamped, one number does not say it all: the gradients are then scaled here as ever.
+  bool optimizer_scales = false;
   std::span<const std::string_view> batch_ids = {};
 };
 
@@ -121,6 +128,8 @@ struct StepOutcome {
   double learning_rate_factor = 1;    // below 1 only under Decision::kReduce
   std::uint32_t clipped_groups = 0;   // that a GroupRule shrank more than that
   std::uint32_t clipped_tensors = 0;  // that adaptive clipping shrank more than that
+  // What the gradients are still to be divided by; other than 1 only with optimizer_scales.
+  double grad_scale = 1;
   bool shadow = false;
   bool stop_requested = false;  // the bound on skips is used up and Fallback::kRequestStop is set
 
@@ -157,6 +166,15 @@ class GRADWARDEN_API Guard {
   void bind(std::span<const TensorShard> gradients, std::span<const TensorShard> local = {}) {
     bind(Bindings{gradients, local, {}, {}});
   }
+
+  // The gradients moved: `data` has the new address of each shard, in the order of bind. Not
+  // collective, and allocates nothing. Throws Error, and changes nothing, on misuse: no bind, a
+  // call of this guard under way, another number of addresses than shards, or a null pointer for
+  // one that has elements.
+  void update_gradients(std::span<void* const> data);
+  // The same of the local gradients, and of the parameters.
+  void update_local(std::span<void* const> data);
+  void update_parameters(std::span<void* const> data);
 
   // Takes statistics of the local gradients, before the reduction, in every local_every-th step.
   // Optional; read once, never written. Only this can tell one ill rank from all, or on which rank
