@@ -144,11 +144,11 @@ class Fsdp1Hybrid(Fsdp1Flat):
 
 
 class Fsdp2(Layout):
-    shape, names = (4,), ("dp",)
+    shape, names = (), ("dp",)
     policy = MixedPrecisionPolicy()
 
     def wrap(self, network):
-        mesh = init_device_mesh("cpu", self.shape, mesh_dim_names=self.names)
+        mesh = init_device_mesh("cpu", self.shape or (self.world,), mesh_dim_names=self.names)
         for block in network.blocks:
             fully_shard(block, mesh=mesh, mp_policy=self.policy)
         return fully_shard(network, mesh=mesh, mp_policy=self.policy)
@@ -164,7 +164,7 @@ class Hsdp(Fsdp2):
     shape, names = (2, 2), ("replicate", "shard")
 
 
-def tensor_parallel(network, mesh, sequence=False):
+def tensor_parallel(network, mesh, sequence=False, tied=True):
     """`sequence`: the norms work on a part of the sequence each, so that their gradients are sums over the ranks."""
     inner = {
         "attention.q": ColwiseParallel(),
@@ -188,7 +188,8 @@ def tensor_parallel(network, mesh, sequence=False):
     if sequence:
         outer["norm"] = SequenceParallel()
     parallelize_module(network, mesh, outer)
-    network.head.weight = network.embed.weight  # both are cut along the vocabulary; each had become its own
+    if tied:  # both are cut along the vocabulary; each had become its own
+        network.head.weight = network.embed.weight
     return network
 
 

@@ -60,6 +60,11 @@ def network(dtype=torch.float32, mlp=Mlp):
     return Network(mlp).to(dtype)
 
 
+def untied(network):
+    network.head.weight = torch.nn.Parameter(network.embed.weight.detach().clone())
+    return network
+
+
 def tokens(step):
     return torch.randint(VOCABULARY, (BATCH, LENGTH + 1), generator=torch.Generator().manual_seed(100 + step))
 

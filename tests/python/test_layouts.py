@@ -8,24 +8,12 @@ import unittest
 import layouts
 import networks
 import torch
-from ranks import RanksTest
+from ranks import ManyRanksTest
 
 import gradwarden
 
 STEPS = 3
 MAX_NORM = 0.25  # below the norms here, so that every step clips
-
-
-def run_layouts(rank, world, cases):
-    """All of them in the same processes: to start those takes longer than the layouts do."""
-    results = {}
-    for name, dtype in cases:
-        try:
-            results[name, dtype] = run_layout(rank, world, name, dtype)
-        except Exception:
-            logging.exception("rank %d, %s, %s", rank, name, dtype)
-            raise
-    return results
 
 
 def run_layout(rank, world, name, dtype):
@@ -91,19 +79,20 @@ def differences(results, steps):
     return mine, theirs, moved
 
 
-class LayoutTest(RanksTest):
-    results = {}  # by world size
-
-    def results_of(self, name, dtype):
-        world = layouts.LAYOUTS[name][1]
-        if world not in self.results:
-            cases = [(n, d) for n, (_, w) in layouts.LAYOUTS.items() if w == world for d in (torch.float32, torch.float64)]
-            self.results[world] = self.run_ranks(world, run_layouts, cases)
-        return [of_rank[name, dtype] for of_rank in self.results[world]]
+class LayoutTest(ManyRanksTest):
+    CASES = {
+        world: [
+            (run_layout, name, dtype)
+            for name, (_, needed) in layouts.LAYOUTS.items()
+            for dtype in (torch.float32, torch.float64)
+            if needed == world
+        ]
+        for world in (1, 2, 4)
+    }
 
     def check(self, name, dtype):
         steps = reference(name, dtype)
-        results = self.results_of(name, dtype)
+        results = self.of_ranks(layouts.LAYOUTS[name][1], run_layout, name, dtype)
         mine, theirs, moved = differences(results, steps)
         theirs = "        -" if theirs is None else f"{theirs:9.1e}"
         print(f"{name:38} {str(dtype)[6:]:8} norm {mine:9.1e}  torch {theirs}  update {moved:9.1e}", file=sys.stderr)

@@ -72,7 +72,11 @@ StepOutcome step(RankGuard& guard, std::uint64_t number, std::optional<double> l
                  std::optional<double> learning_rate, std::optional<double> loss_scale,
                  const std::vector<std::string>& batch_ids) {
   const std::vector<std::string_view> ids(batch_ids.begin(), batch_ids.end());
-  return guard.step({number, loss, learning_rate, loss_scale, ids});
+  return guard.step({.step = number,
+                     .loss = loss,
+                     .learning_rate = learning_rate,
+                     .loss_scale = loss_scale,
+                     .batch_ids = ids});
 }
 
 nb::bytes save_state(const RankGuard& guard) {

@@ -7,6 +7,7 @@ from ._core import Error
 from ._options import fill
 from ._layout import find
 from ._ranks import Ranks
+from ._replicas import warn_of_strangers
 from ._slots import Slot, problem_of
 
 
@@ -72,6 +73,8 @@ class Guard:
         """
         self._make_ready()
         self._settle()
+        if self._steps_since_bind == 0:
+            warn_of_strangers(self._ranks, self._slots)
         number = self._steps if step is None else int(step)
         outcome = self._core.step(
             number, _number(loss), learning_rate, loss_scale, [str(batch) for batch in batch_ids]

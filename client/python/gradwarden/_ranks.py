@@ -38,6 +38,16 @@ class Ranks:
 
         return all_gather
 
+    def gather(self, tensor):
+        """Each rank's one-dimensional tensor of one dtype, in host memory; their lengths may differ. Collective."""
+        lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(lengths, torch.tensor([len(tensor)]), group=self._group)
+        padded = tensor.new_zeros(int(max(lengths)))
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded, group=self._group)
+        return [part[: int(length)] for part, length in zip(parts, lengths)]
+
     def agree(self, problem, value=None):
         """Raises Error on every rank if `problem` is not empty on one, else gives each rank's value; collective."""
         told = [(problem, value)]
