@@ -181,11 +181,46 @@ void Guard::update_parameters(std::span<void* const> data) {
 
 void Guard::observe_local() noexcept { impl_->observe_local(); }
 
+void Guard::observe_local(std::span<const StretchStatistics> found) {
+  const OneCall call(impl_->busy, "observe_local()");
+  impl_->observe_local(found);
+}
+
 StepOutcome Guard::step(const StepInput& input) {
   const OneCall call(impl_->busy, "step()");
   if (!impl_->bound)
     throw Error("guard: step() before bind(); call bind() with the gradients first");
-  return impl_->step(input);
+  return impl_->step(input, {}, {});
+}
+
+StepOutcome Guard::step(const StepInput& input, std::span<const StretchStatistics> found,
+                        std::span<StretchScaling> to_do) {
+  const OneCall call(impl_->busy, "step()");
+  if (!impl_->bound)
+    throw Error("guard: step() before bind(); call bind() with the gradients first");
+  if (!impl_->binding.others.empty()) {
+    throw Error(
+        "guard: step() with statistics of gradients elsewhere; bind no other tensors, which are "
+        "read "
+        "in host memory");
+  }
+  const std::size_t expected = impl_->shards.segments().size();
+  if (found.size() != expected || to_do.size() != expected) {
+    throw Error("guard: step() with statistics of " + std::to_string(found.size()) +
+                " stretches and room for " + std::to_string(to_do.size()) + "; there are " +
+                std::to_string(expected));
+  }
+  std::fill(to_do.begin(), to_do.end(), StretchScaling{});
+  return impl_->step(input, found, to_do);
+}
+
+std::vector<Stretch> Guard::stretches() const {
+  std::vector<Stretch> stretches;
+  for (const guard::Segment& segment : impl_->shards.segments()) {
+    stretches.push_back(
+        {segment.shard, segment.byte_offset / dtype_bytes(segment.dtype), segment.count});
+  }
+  return stretches;
 }
 
 std::vector<std::byte> Guard::save_state() const {

@@ -20,4 +20,12 @@ void Reading::move(std::span<void* const> data) noexcept {
   }
 }
 
+void Reading::take(std::span<const StretchStatistics> found) noexcept {
+  for (std::size_t i = 0; i < statistics_.size(); ++i) {
+    const StretchStatistics& s = found[i];
+    statistics_[i] = {s.power_sum, s.max_abs,    s.nan_count,
+                      s.inf_count, s.zero_count, s.first_non_finite};
+  }
+}
+
 }  // namespace gradwarden::guard

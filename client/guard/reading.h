@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "client/guard/binding.h"
+#include "gradwarden/guard.h"
 #include "kernels/cpu/statistics.h"
 
 namespace gradwarden::guard {
@@ -22,6 +23,9 @@ class Reading {
 
   // Takes the statistics of all segments.
   void run(double norm_type) noexcept { kernel_.run(tensors_, norm_type, statistics_); }
+
+  // In place of a run: what the caller found, by segment.
+  void take(std::span<const StretchStatistics> found) noexcept;
 
   bool empty() const noexcept { return segments_.empty(); }
   const std::vector<Segment>& segments() const noexcept { return segments_; }

@@ -138,6 +138,27 @@ struct StepOutcome {
   bool should_update() const { return shadow || decision != Decision::kSkip; }
 };
 
+// For gradients that the host cannot reach, in the memory of a device that has no guard of its own:
+// the caller reads and scales them, and the guard does what lies between. bind() is then given the
+// device's addresses, which are only compared with null.
+struct Stretch {            // of one of the shards that bind() was given
+  std::uint32_t shard = 0;  // its position among them
+  std::uint64_t begin = 0;  // the first element, in that shard
+  std::uint64_t count = 0;
+};
+struct StretchStatistics {  // of one pass over its elements
+  double power_sum = 0;     // of |g|^norm_type over the finite ones; 0 for a norm_type of infinity
+  double max_abs = 0;       // the largest finite |g|
+  std::uint64_t nan_count = 0;
+  std::uint64_t inf_count = 0;
+  std::uint64_t zero_count = 0;
+  std::uint64_t first_non_finite = ~std::uint64_t{0};  // its index in the stretch
+};
+struct StretchScaling {  // what the caller is to do to its elements
+  double factor = 1;     // multiply; 1: leave them as they are
+  double limit = 0;      // then clamp to +-limit; 0: not
+};
+
 // What a guard reads. Every list names tensors of `gradients`, and may be cut into shards in a way
 // of its own. Data outlives the binding; descriptions are copied.
 struct Bindings {
@@ -186,6 +207,16 @@ class GRADWARDEN_API Guard {
   // place, or leaves the gradients as they are. Without a bind, or while another call of this guard
   // is under way, it throws Error; else never.
   StepOutcome step(const StepInput& input);
+
+  // The same where the caller has read the gradients, and scales them after it: what it found in
+  // each of stretches(), in their order, and what it is to do. Throws Error, too, where the numbers
+  // of entries differ. Local gradients: one entry for each of those bound. An audit compares the
+  // norms of such gradients alone.
+  StepOutcome step(const StepInput& input, std::span<const StretchStatistics> found,
+                   std::span<StretchScaling> to_do);
+  void observe_local(std::span<const StretchStatistics> found);
+  // The bound shards, cut where other ranks hold other parts of them. Fixed until the next bind.
+  std::vector<Stretch> stretches() const;
 
   // What decides: windows, averages, counters; to be kept with the trainer's checkpoint. After
   // restore_state the guard decides, bit for bit, as the saved one would have. The bytes are

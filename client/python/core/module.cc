@@ -137,9 +137,9 @@ void add_outcome(nb::module_& m) {
       .def_prop_ro("should_update", &StepOutcome::should_update);
 }
 
-void add_guard(nb::module_& m) {
+nb::class_<RankGuard> add_guard(nb::module_& m) {
   using WithoutGil = nb::call_guard<nb::gil_scoped_release>;
-  nb::class_<RankGuard>(m, "RankGuard")
+  return nb::class_<RankGuard>(m, "RankGuard")
       .def("__init__", &make_guard, nb::arg("options"), nb::arg("reporting").none(),
            nb::arg("rank"), nb::arg("size"), nb::arg("exchange").none())
       .def(
@@ -167,5 +167,6 @@ NB_MODULE(_core, m) {
   add_options(m);
   add_tensors(m);
   add_outcome(m);
-  add_guard(m);
+  nb::class_<RankGuard> guard = add_guard(m);
+  add_outside(m, guard);
 }

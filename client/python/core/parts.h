@@ -5,9 +5,12 @@
 
 #include <nanobind/nanobind.h>
 
+#include "client/python/core/rank_guard.h"
+
 namespace gradwarden::python {
 
 void add_options(nanobind::module_& m);
+void add_outside(nanobind::module_& m, nanobind::class_<RankGuard>& guard);
 
 }  // namespace gradwarden::python
 

@@ -32,6 +32,17 @@ void RankGuard::observe_local() { open().observe_local(); }
 
 StepOutcome RankGuard::step(const StepInput& input) { return open().step(input); }
 
+std::vector<Stretch> RankGuard::stretches() const { return open().stretches(); }
+
+StepOutcome RankGuard::step(const StepInput& input, std::span<const StretchStatistics> found,
+                            std::span<StretchScaling> to_do) {
+  return open().step(input, found, to_do);
+}
+
+void RankGuard::observe_local_outside(std::span<const StretchStatistics> found) {
+  open().observe_local(found);
+}
+
 std::vector<std::byte> RankGuard::save_state() const { return open().save_state(); }
 
 void RankGuard::restore_state(std::span<const std::byte> state) { open().restore_state(state); }

@@ -31,6 +31,11 @@ class RankGuard {
   void bind(std::span<const TensorShard> gradients, std::span<const TensorShard> local);
   void observe_local();
   StepOutcome step(const StepInput& input);
+  // For gradients elsewhere; as the guard's calls of these names.
+  std::vector<Stretch> stretches() const;
+  StepOutcome step(const StepInput& input, std::span<const StretchStatistics> found,
+                   std::span<StretchScaling> to_do);
+  void observe_local_outside(std::span<const StretchStatistics> found);
   std::vector<std::byte> save_state() const;
   void restore_state(std::span<const std::byte> state);
 

@@ -1,0 +1,118 @@
+"""Gradients that are not in host memory, read and scaled by torch operations on their own device.
+
+The contract is that of the core's kernels: one set of statistics for each stretch, in float64 where the device has it, the
+same decision, and the same products. What the decision needs comes to the host in one copy, which waits for the device: the
+one wait of a step. Memory is read three times, where kernels would read it once.
+"""
+
+import math
+
+import torch
+
+# Of float32 sums on devices without float64: each over this many elements, then added in float64 on the host.
+_CHUNK = 4096
+_COLUMNS = 6  # power sum, largest, NaN, Inf, zeros, index of the first non-finite or -1
+
+
+def without_float64(device):
+    return device.type == "mps"
+
+
+def read(tensors, norm_type, *, single=None):
+    """The table that the core takes: a row for each one-dimensional tensor, in host memory.
+
+    `single`: in float32 arithmetic, as for devices without float64; None: as the device has it.
+    """
+    table = torch.zeros(len(tensors), _COLUMNS, dtype=torch.float64)
+    table[:, 5] = -1
+    held = [i for i, tensor in enumerate(tensors) if tensor.numel()]
+    by_device = {}
+    for i in held:
+        by_device.setdefault(tensors[i].device, []).append(i)
+    for device, places in by_device.items():
+        low = without_float64(device) if single is None else single
+        found = _statistics([tensors[i] for i in places], norm_type, low)
+        table[places] = found
+    for i in held:
+        if not math.isfinite(table[i, 1]) or math.isnan(table[i, 0]):
+            table[i] = _with_non_finite(tensors[i], norm_type, single)
+    return table
+
+
+def _statistics(tensors, norm_type, single):
+    """Power sums, maxima and zeros of tensors of one device; the first two are not finite where the elements are not."""
+    largest = torch.stack([_norm(tensor, math.inf) for tensor in tensors])
+    zeros = torch.stack([tensor.numel() - torch.count_nonzero(tensor) for tensor in tensors])
+    rows = torch.zeros(len(tensors), _COLUMNS, dtype=torch.float64)
+    rows[:, 5] = -1
+    if math.isinf(norm_type):
+        rows[:, 1], rows[:, 4] = largest.cpu().double(), zeros.cpu()
+        return rows
+    if single:
+        rows[:, 1], rows[:, 4] = largest.cpu().double(), zeros.cpu()
+        rows[:, 0] = torch.tensor([_chunked(t, m, norm_type) for t, m in zip(tensors, rows[:, 1].tolist())])
+        return rows
+    norms = torch.stack([_norm(tensor, norm_type) for tensor in tensors])
+    told = torch.stack([norms, largest.double(), zeros.double()]).cpu()  # the one wait
+    rows[:, 0], rows[:, 1], rows[:, 4] = told[0].pow(norm_type), told[1], told[2]
+    return rows
+
+
+def _norm(tensor, order):
+    wide = None if math.isinf(order) else torch.float64
+    return torch.linalg.vector_norm(tensor, order, dtype=wide)
+
+
+def _chunked(tensor, largest, norm_type):
+    """In float32, of elements that are scaled to 1 so that no power leaves its range; the chunks' sums in float64."""
+    if largest == 0 or not math.isfinite(largest):
+        return largest if largest == 0 else math.nan
+    # Two exact powers of two, as one alone may not be a float32.
+    _, exponent = math.frexp(largest)
+    half = exponent // 2
+    sums = []
+    for part in tensor.split(_CHUNK * 1024):
+        scaled = part.float().abs() * 2.0**-half * 2.0 ** (half - exponent)
+        powers = scaled.square() if norm_type == 2 else scaled.pow(norm_type)
+        whole = powers.numel() // _CHUNK * _CHUNK
+        sums.append(powers[:whole].view(-1, _CHUNK).sum(1))
+        sums.append(powers[whole:].sum().view(1))
+    return torch.cat(sums).cpu().double().sum().item() * 2.0 ** (exponent * norm_type)
+
+
+def _with_non_finite(tensor, norm_type, single):
+    """Of a tensor with NaN or Inf: its finite elements, and how many are not. The step is about to be skipped."""
+    finite = torch.isfinite(tensor)
+    nan, bad = int(torch.isnan(tensor).sum()), int((~finite).sum())
+    row = read([torch.where(finite, tensor, torch.zeros_like(tensor))], norm_type, single=single)[0]
+    row[2], row[3] = nan, bad - nan
+    row[4] -= bad  # the zeros that were put there
+    row[5] = int((~finite).int().argmax()) if bad else -1
+    return row
+
+
+@torch.no_grad()
+def scale(tensors, scalings):
+    """Multiplies by the factors and clamps to the limits, where those are not 1 and 0. In place."""
+    alike = {}
+    for tensor, (factor, limit) in zip(tensors, scalings):
+        if tensor.numel() and (factor != 1 or limit > 0):
+            alike.setdefault((factor, limit, tensor.device, tensor.dtype), []).append(tensor)
+    for (factor, limit, _, dtype), group in alike.items():
+        if factor != 1:
+            _multiply(group, factor, dtype)
+        if limit > 0:
+            for tensor in group:
+                tensor.clamp_(-limit, limit)
+
+
+def _multiply(group, factor, dtype):
+    exponent = math.frexp(factor)[1]
+    if dtype == torch.float64 or -120 < exponent < 120:
+        torch._foreach_mul_(group, factor)
+        return
+    # Beyond float32's normal range: in two steps, as the kernels do, each a float32 product.
+    half = max(-125, min(127, exponent // 2))
+    first, second = math.ldexp(factor, half - exponent), math.ldexp(1.0, min(127, exponent - half))
+    for tensor in group:
+        tensor.copy_(tensor.float().mul_(first).mul_(second))
