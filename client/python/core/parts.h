@@ -7,7 +7,10 @@
 
 namespace gradwarden::python {
 
+void add_clip(nanobind::module_& m);
+void add_follower(nanobind::module_& m);
 void add_options(nanobind::module_& m);
+void add_outcome(nanobind::module_& m);
 
 }  // namespace gradwarden::python
 
