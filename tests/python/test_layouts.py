@@ -19,33 +19,30 @@ MAX_NORM = 0.25  # below the norms here, so that every step clips
 def run_layout(rank, world, name, dtype):
     """Trains a little; the norms and whole parameters by step, then a NaN in what one rank alone holds."""
     layout = layouts.LAYOUTS[name][0](rank, world, dtype)
-    guard = gradwarden.Guard(max_norm=MAX_NORM, **layout.hints)
-    guard.bind(layout.tensors)
+    guard = gradwarden.Guard(layout.tensors, layout.optimizer, max_norm=MAX_NORM, **layout.hints)
     seen = []
     for step in range(STEPS):
         loss = layout.backward(networks.tokens(step))
         theirs = layout.torch_norm()
         outcome = guard.step(loss=loss)
-        take_step(layout, outcome)
+        finish_step(layout)
         seen.append((outcome.decision, outcome.grad_norm, theirs, layout.parameters()))
     layout.backward(networks.tokens(STEPS))
     before = layout.local_parameters()
     if rank == world - 1:
         layout.local_gradients()[-1].view(-1)[0] = float("nan")
     spoiled = guard.step()
-    take_step(layout, spoiled)
+    finish_step(layout)
     unchanged = [a.numpy().tobytes() == b.numpy().tobytes() for a, b in zip(before, layout.local_parameters())]
     return {
         "steps": seen,
         "spoiled": (spoiled.decision, spoiled.reason, spoiled.should_update),
         "unchanged": bool(unchanged) and all(unchanged),
-        "tensors": sorted(piece.name for source in guard._sources.values() for piece in source.pieces),
+        "tensors": sorted(slot.name for slot in guard._slots),
     }
 
 
-def take_step(layout, outcome):
-    if outcome.should_update:
-        layout.optimizer.step()
+def finish_step(layout):
     if hasattr(layout, "step_done"):
         layout.step_done()
     layout.optimizer.zero_grad()

@@ -11,6 +11,7 @@ from torch.distributed.tensor.placement_types import _StridedShard
 from gradwarden import Error, _layout
 from gradwarden._layout_dtensor import boxes_of, layout_of
 from gradwarden._layout_sources import WholeSource, is_dense
+from gradwarden._names import named_tensors, taking_gradients
 
 
 class FakeMesh:
@@ -91,15 +92,21 @@ class PlacementTest(unittest.TestCase):
             boxes_of("t", [[(0, 5000)], [(0, 1), (2, 1)]])
 
 
+def pieces_of(pairs, layout=None, distinct=None):
+    sources = _layout.find(taking_gradients(named_tensors(pairs)), pairs, _layout.hints_of(layout, distinct))
+    return [piece for source in sources for piece in source.pieces]
+
+
 class NameTest(unittest.TestCase):
-    def names(self, *names, **hints):
-        return list(_layout.find([(name, torch.nn.Parameter(torch.ones(2))) for name in names], **hints))
+    def names(self, *names, distinct=None):
+        pairs = [(name, torch.nn.Parameter(torch.ones(2))) for name in names]
+        return [piece.name for piece in pieces_of(pairs, distinct=distinct)]
 
     def test_what_wrappers_add_is_left_out(self):
         wrapped = "_orig_mod.module._fsdp_wrapped_module.block._checkpoint_wrapped_module.weight"
         self.assertEqual(self.names(wrapped, "module.bias"), ["block.weight", "bias"])
 
-    def test_a_module_called_module_keeps_its_name_inside_and_where_names_would_clash(self):
+    def test_a_module_called_module_keeps_its_name_inside_and_beside_others(self):
         self.assertEqual(self.names("encoder.module.weight"), ["encoder.module.weight"])
         self.assertEqual(self.names("module.weight", "weight"), ["module.weight", "weight"])
 
@@ -113,7 +120,7 @@ class NameTest(unittest.TestCase):
 
     def test_a_tied_tensor_counts_once(self):
         tied = torch.nn.Parameter(torch.ones(3))
-        self.assertEqual(list(_layout.find([("embed", tied), ("head", tied)])), ["embed"])
+        self.assertEqual([piece.name for piece in pieces_of([("embed", tied), ("head", tied)])], ["embed"])
 
 
 class SourceTest(unittest.TestCase):
@@ -137,14 +144,13 @@ class SourceTest(unittest.TestCase):
         parameter = torch.nn.Parameter(torch.ones(4, 3))
         for whole, text in (((8, 3, 2), "has 2 dimensions"), ("all", "has 2 dimensions")):
             with self.assertRaisesRegex(Error, text):
-                _layout.find([("p", parameter)], layout={"p": _layout.Shard(whole=whole)})
+                pieces_of([("p", parameter)], {"p": _layout.Shard(whole=whole)})
         with self.assertRaisesRegex(Error, "allowed: gradwarden.Shard"):
-            _layout.find([("p", parameter)], layout={"*": 7})
+            pieces_of([("p", parameter)], {"*": 7})
 
     def test_a_box_hint_places_the_local_tensor(self):
         parameter = torch.nn.Parameter(torch.ones(4, 3))
-        source = _layout.find([("p", parameter)], layout={"p": _layout.Shard(whole=(8, 3), start=(4, 0))})["p"]
-        (piece,) = source.pieces
+        (piece,) = pieces_of([("p", parameter)], {"p": _layout.Shard(whole=(8, 3), start=(4, 0))})
         self.assertEqual((piece.total, piece.shape, piece.start, piece.extent), (24, (8, 3), (4, 0), (4, 3)))
 
 

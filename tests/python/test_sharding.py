@@ -50,8 +50,7 @@ def skip_under_fsdp2(rank, world):
     """Two steps that fill Adam's state, then one with a NaN on one rank."""
     layout = layouts.Fsdp2(rank, world, torch.float32)
     optimizer = torch.optim.AdamW(layout.model.parameters(), lr=0.1)
-    guard = gradwarden.Guard(max_norm=0.25)
-    guard.bind(layout.model)
+    guard = gradwarden.Guard(layout.model, max_norm=0.25)
     for step in range(3):
         layout.backward(networks.tokens(step))
         if step == 2 and rank == 1:
@@ -73,8 +72,7 @@ def low_precision(rank, world):
     found = []
     for kind, dtype in ((layouts.Fsdp2LowPrecision, torch.float32), (layouts.Fsdp2, torch.bfloat16)):
         layout = kind(rank, world, dtype)
-        guard = gradwarden.Guard(max_norm=0.25)
-        guard.bind(layout.model)
+        guard = gradwarden.Guard(layout.model, max_norm=0.25)
         layout.backward(networks.tokens(0))
         gathered = [p.grad.full_tensor() for p in layout.model.parameters()]
         found.append((guard.step().grad_norm, networks.norm_of(gathered), str(gathered[0].dtype)))
@@ -88,8 +86,7 @@ def flat_errors(rank, world):
     texts = [error_of(guard.bind, layout.model.named_parameters())]
     for kind in (layouts.Fsdp1, layouts.Fsdp1Flat):
         layout = kind(rank, world, torch.float32)
-        guard = gradwarden.Guard()
-        guard.bind(layout.model)
+        guard = gradwarden.Guard(layout.model)
         with layout.model.no_sync():
             layout.backward(networks.tokens(0))
         texts.append(error_of(guard.step))
@@ -99,8 +96,7 @@ def flat_errors(rank, world):
 def accumulated(rank, world, name):
     """Two passes before a step, the first of them not reduced where torch offers that."""
     layout = layouts.LAYOUTS[name][0](rank, world, torch.float64)
-    guard = gradwarden.Guard()
-    guard.bind(layout.tensors)
+    guard = gradwarden.Guard(layout.tensors)
     with layout.model.no_sync() if hasattr(layout.model, "no_sync") else contextlib.nullcontext():
         layout.backward(networks.tokens(0))
     layout.backward(networks.tokens(1))
@@ -121,11 +117,10 @@ def flat_over_tensor_parallel(rank, world):
     model = FullyShardedDataParallel(
         network, device_mesh=mesh["dp"], use_orig_params=True, device_id=torch.device("cpu")
     )
-    guard = gradwarden.Guard()
-    guard.bind(model)
+    guard = gradwarden.Guard(model)
     networks.loss_of(model, networks.part(networks.tokens(0), mesh["dp"].get_local_rank(), 2)).backward()
-    shapes = {piece.shape for source in guard._sources.values() for piece in source.pieces}
-    return guard.step().grad_norm, len(shapes)
+    norm = guard.step().grad_norm
+    return norm, len({slot.piece.shape for slot in guard._slots})
 
 
 def placed_otherwise(rank, world):

@@ -68,14 +68,16 @@ void make_guard(RankGuard* self, const GuardOptions& options,
   new (self) RankGuard(options, reporting, rank, size, std::move(all_gather));
 }
 
-StepOutcome step(RankGuard& guard, std::uint64_t number, std::optional<double> loss,
-                 std::optional<double> learning_rate, std::optional<double> loss_scale,
-                 const std::vector<std::string>& batch_ids) {
+Outcome step(RankGuard& guard, std::uint64_t number, std::optional<double> loss,
+             std::optional<double> learning_rate, std::optional<double> loss_scale, bool unscaled,
+             bool optimizer_scales, const std::vector<std::string>& batch_ids) {
   const std::vector<std::string_view> ids(batch_ids.begin(), batch_ids.end());
   return guard.step({.step = number,
                      .loss = loss,
                      .learning_rate = learning_rate,
                      .loss_scale = loss_scale,
+                     .unscaled = unscaled,
+                     .optimizer_scales = optimizer_scales,
                      .batch_ids = ids});
 }
 
@@ -123,20 +125,6 @@ void add_tensors(nb::module_& m) {
            nb::arg("extent") = Extents(), nb::arg("replicas") = 0, nb::arg("identical") = false);
 }
 
-void add_outcome(nb::module_& m) {
-  nb::class_<StepOutcome>(m, "StepOutcome")
-      .def_prop_ro("decision",
-                   [](const StepOutcome& o) { return std::string(to_string(o.decision)); })
-      .def_prop_ro("reason", [](const StepOutcome& o) { return std::string(to_string(o.reason)); })
-      .def_ro("grad_norm", &StepOutcome::grad_norm)
-      .def_ro("clip_coefficient", &StepOutcome::clip_coefficient)
-      .def_ro("learning_rate_factor", &StepOutcome::learning_rate_factor)
-      .def_ro("clipped_groups", &StepOutcome::clipped_groups)
-      .def_ro("shadow", &StepOutcome::shadow)
-      .def_ro("stop_requested", &StepOutcome::stop_requested)
-      .def_prop_ro("should_update", &StepOutcome::should_update);
-}
-
 nb::class_<RankGuard> add_guard(nb::module_& m) {
   using WithoutGil = nb::call_guard<nb::gil_scoped_release>;
   return nb::class_<RankGuard>(m, "RankGuard")
@@ -145,11 +133,15 @@ nb::class_<RankGuard> add_guard(nb::module_& m) {
       .def(
           "bind",
           [](RankGuard& guard, const std::vector<TensorShard>& gradients,
-             const std::vector<TensorShard>& local) { guard.bind(gradients, local); },
-          nb::arg("gradients"), nb::arg("local"), WithoutGil())
+             const std::vector<TensorShard>& local, const std::vector<TensorShard>& parameters) {
+            guard.bind(gradients, local, parameters);
+          },
+          nb::arg("gradients"), nb::arg("local"), nb::arg("parameters"), WithoutGil())
       .def("observe_local", &RankGuard::observe_local, WithoutGil())
       .def("step", &step, nb::arg("step"), nb::arg("loss").none(), nb::arg("learning_rate").none(),
-           nb::arg("loss_scale").none(), nb::arg("batch_ids"), WithoutGil())
+           nb::arg("loss_scale").none(), nb::arg("unscaled"), nb::arg("optimizer_scales"),
+           nb::arg("batch_ids"), WithoutGil())
+      .def("mark_checkpoint", &RankGuard::mark_checkpoint, nb::arg("step"))
       .def("save_state", &save_state)
       .def("restore_state", &restore_state, nb::arg("state"))
       .def("close", &RankGuard::close, WithoutGil());
@@ -169,4 +161,6 @@ NB_MODULE(_core, m) {
   add_outcome(m);
   nb::class_<RankGuard> guard = add_guard(m);
   add_outside(m, guard);
+  add_follower(m);
+  add_clip(m);
 }

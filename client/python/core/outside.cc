@@ -39,24 +39,26 @@ std::vector<StretchStatistics> statistics_of(const Table& table) {
 
 using Scalings = std::vector<std::pair<double, double>>;  // factor and limit
 
-std::pair<StepOutcome, Scalings> step(RankGuard& guard, const Table& found, std::uint64_t number,
-                                      std::optional<double> loss,
-                                      std::optional<double> learning_rate,
-                                      std::optional<double> loss_scale,
-                                      const std::vector<std::string>& batch_ids) {
+std::pair<Outcome, Scalings> step(RankGuard& guard, const Table& found, std::uint64_t number,
+                                  std::optional<double> loss, std::optional<double> learning_rate,
+                                  std::optional<double> loss_scale, bool unscaled,
+                                  bool optimizer_scales,
+                                  const std::vector<std::string>& batch_ids) {
   const std::vector<std::string_view> ids(batch_ids.begin(), batch_ids.end());
   const std::vector<StretchStatistics> statistics = statistics_of(found);
   std::vector<StretchScaling> to_do(statistics.size());
   const nb::gil_scoped_release released;
-  const StepOutcome outcome = guard.step({.step = number,
-                                          .loss = loss,
-                                          .learning_rate = learning_rate,
-                                          .loss_scale = loss_scale,
-                                          .batch_ids = ids},
-                                         statistics, to_do);
+  Outcome outcome = guard.step({.step = number,
+                                .loss = loss,
+                                .learning_rate = learning_rate,
+                                .loss_scale = loss_scale,
+                                .unscaled = unscaled,
+                                .optimizer_scales = optimizer_scales,
+                                .batch_ids = ids},
+                               statistics, to_do);
   Scalings scalings;
   for (const StretchScaling& one : to_do) scalings.emplace_back(one.factor, one.limit);
-  return {outcome, std::move(scalings)};
+  return {std::move(outcome), std::move(scalings)};
 }
 
 }  // namespace
@@ -68,7 +70,8 @@ void add_outside(nb::module_& m, nb::class_<RankGuard>& guard) {
       .def_ro("count", &Stretch::count);
   guard.def("stretches", &RankGuard::stretches)
       .def("step_outside", &step, nb::arg("found"), nb::arg("step"), nb::arg("loss").none(),
-           nb::arg("learning_rate").none(), nb::arg("loss_scale").none(), nb::arg("batch_ids"))
+           nb::arg("learning_rate").none(), nb::arg("loss_scale").none(), nb::arg("unscaled"),
+           nb::arg("optimizer_scales"), nb::arg("batch_ids"))
       .def(
           "observe_local_outside",
           [](RankGuard& rank, const Table& found) {

@@ -9,7 +9,10 @@
 
 namespace gradwarden::python {
 
+void add_clip(nanobind::module_& m);
+void add_follower(nanobind::module_& m);
 void add_options(nanobind::module_& m);
+void add_outcome(nanobind::module_& m);
 void add_outside(nanobind::module_& m, nanobind::class_<RankGuard>& guard);
 
 }  // namespace gradwarden::python

@@ -3,21 +3,30 @@
 The layout follows from the placements alone, computed here, and is checked against the local tensor's shape.
 """
 
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from ._core import Error
 from ._layout_sources import Source, memory_order
 
+Stretches = list[tuple[int, int]]  # (begin, count), one after another
+Box = tuple[tuple[int, ...], tuple[int, ...]]  # start and extent
+
 try:
     from torch.distributed.tensor import DTensor, Shard
 except ImportError:  # a torch without torch.distributed
-    DTensor = Shard = None
+    DTensor = Shard = None  # type: ignore[assignment, misc]
 
 # A tensor that placements cut into more boxes than this on one rank is not worth describing.
 _MOST_BOXES = 4096
 
 
-def is_dtensor(tensor):
+def is_dtensor(tensor: object) -> bool:
     return DTensor is not None and isinstance(tensor, DTensor)
 
 
@@ -29,53 +38,59 @@ class DTensorSource(Source):
     mesh alike.
     """
 
-    def __init__(self, name, parameter):
+    def __init__(self, name: str, parameter: Any) -> None:
         # Ranks agree on the order: these are the strides of the whole tensor.
         self._order = memory_order(parameter.stride())
+        self._mesh, self._placements = parameter.device_mesh, parameter.placements
         with torch.no_grad():
             local = parameter.to_local()
         super().__init__(name, parameter, local.shape)
-        if parameter.device_mesh.get_coordinate() is None:
+        if self._mesh.get_coordinate() is None:
             return
-        self._describe(layout_of(name, parameter.shape, parameter.device_mesh, parameter.placements, local.shape))
-
-    def _describe(self, runs):
-        """`runs`: by dimension, the stretches (begin, count) of the whole tensor that lie here one after another."""
-        shape = tuple(self.parameter.shape[d] for d in self._order)
-        runs = [runs[d] for d in self._order]
+        runs = layout_of(name, parameter.shape, self._mesh, self._placements, local.shape)
+        shape = tuple(parameter.shape[d] for d in self._order)
+        # One that is empty here is bound, too: to bring its gradient to these placements takes all ranks.
+        nothing = (0,) * len(shape)
         first = 0
-        for start, extent in boxes_of(self.name, runs):
-            self.holding_box(self.name, shape, start, extent, first=first)
-            first += torch.Size(extent).numel()
+        for start, extent in boxes_of(name, [runs[d] for d in self._order]) or [(nothing, nothing)]:
+            self.holding_box(name, shape, start, extent, first=first)
+            first += math.prod(extent)
 
-    def local(self, gradient):
+    def local(self, gradient: Any) -> torch.Tensor:
         if not is_dtensor(gradient):
             raise Error(f"the gradient of {self.name!r} is a {type(gradient).__name__}; its parameter is a DTensor")
-        if gradient.device_mesh != self.parameter.device_mesh:
-            raise Error(f"the gradient of {self.name!r} is on another mesh than its parameter")
-        if gradient.placements != self.parameter.placements:
-            gradient = gradient.redistribute(placements=self.parameter.placements)
+        if gradient.placements != self._placements:
+            if gradient.device_mesh != self._mesh:
+                raise Error(f"the gradient of {self.name!r} is on another mesh than its parameter")
+            gradient = gradient.redistribute(placements=self._placements)
             self.parameter.grad = gradient
-        local = gradient.to_local()
+        local: Any = gradient.to_local()
         if hasattr(local, "wait"):  # a collective may still be under way
             local = local.wait()
-        if local.layout != torch.strided or local.permute(self._order).is_contiguous():
+        if local.layout != torch.strided or self._in_order(local):
             return local
-        dense = local.permute(self._order).contiguous().permute(_inverse(self._order))
-        self.replace(dense)
+        dense = local.permute(self._order).contiguous().permute([self._order.index(d) for d in range(local.ndim)])
+        whole = self.parameter
+        whole.grad = DTensor.from_local(dense, self._mesh, self._placements, shape=whole.shape, stride=whole.stride())
         return dense
 
-    def replace(self, memory):
-        whole = self.parameter
-        whole.grad = DTensor.from_local(
-            memory, whole.device_mesh, whole.placements, shape=whole.shape, stride=whole.stride()
-        )
+    def local_parameter(self) -> torch.Tensor:
+        local: torch.Tensor = self.parameter.to_local().detach()  # type: ignore[attr-defined]
+        if local.shape != self.local_shape or not self._in_order(local):
+            raise Error(f"parameter {self.name!r} is not laid out as its gradient; leave out what reads parameters")
+        return local
+
+    def _in_order(self, local: torch.Tensor) -> bool:
+        return local.permute(self._order).is_contiguous()
 
 
-def layout_of(name, shape, mesh, placements, local_shape):
+def layout_of(
+    name: str, shape: Sequence[int], mesh: Any, placements: Sequence[Any], local_shape: Sequence[int]
+) -> list[Stretches]:
     """By dimension, the stretches (begin, count) of a tensor that the placements give to this rank, in order."""
-    runs = [[(0, extent)] for extent in shape]
-    for mesh_dim in _order_of_cuts(placements, mesh.shape):
+    runs: list[Stretches] = [[(0, extent)] for extent in shape]
+    right_to_left = _cut_right_to_left(placements, mesh.shape)
+    for mesh_dim in sorted(range(len(placements)), key=lambda m: right_to_left and _is_strided(placements[m])):
         placement = placements[mesh_dim]
         if placement.is_replicate():
             continue
@@ -83,11 +98,10 @@ def layout_of(name, shape, mesh, placements, local_shape):
         if factor is None and type(placement) is not Shard:
             raise Error(f"tensor {name!r} is placed as {placement}, which is not known here; pass layout= for it")
         d = placement.dim
-        in_order = _cut_right_to_left(placements, mesh.shape)
-        pieces = 1 if factor is None or in_order else factor
+        pieces = 1 if factor is None or right_to_left else factor
         runs[d] = _chunk(runs[d], pieces, mesh.shape[mesh_dim], mesh.get_coordinate()[mesh_dim])
     here = tuple(sum(count for _, count in stretches) for stretches in runs)
-    if torch.Size(here).numel() != torch.Size(local_shape).numel() or (0 not in here and here != tuple(local_shape)):
+    if math.prod(here) != math.prod(local_shape) or (0 not in here and here != tuple(local_shape)):
         raise Error(
             f"tensor {name!r}: by its placements {tuple(placements)} this rank has {here} of {tuple(shape)}, but the local "
             f"tensor is {tuple(local_shape)}; pass layout= for it"
@@ -95,10 +109,10 @@ def layout_of(name, shape, mesh, placements, local_shape):
     return runs
 
 
-def boxes_of(name, runs):
+def boxes_of(name: str, runs: list[Stretches]) -> list[Box]:
     """The boxes (start, extent) that lie in the local memory one after another."""
     cut = max((d for d, stretches in enumerate(runs) if len(stretches) > 1), default=0)
-    starts = [((), ())]
+    starts: list[Box] = [((), ())]
     for d, stretches in enumerate(runs):
         if d < cut:  # one box per index, as a box of several would not be contiguous
             stretches = [(begin + i, 1) for begin, count in stretches for i in range(count)]
@@ -108,11 +122,11 @@ def boxes_of(name, runs):
     return [box for box in starts if 0 not in box[1]]
 
 
-def _is_strided(placement):
+def _is_strided(placement: Any) -> bool:
     return getattr(placement, "split_factor", None) is not None
 
 
-def _cut_right_to_left(placements, mesh_shape):
+def _cut_right_to_left(placements: Sequence[Any], mesh_shape: Sequence[int]) -> bool:
     """Whether strided placements stand for cuts that were made after those to their right, as fully_shard makes them.
 
     With even sizes both readings are the same.
@@ -131,20 +145,13 @@ def _cut_right_to_left(placements, mesh_shape):
     return bool(strided)
 
 
-def _order_of_cuts(placements, mesh_shape):
-    indices = range(len(placements))
-    if not _cut_right_to_left(placements, mesh_shape):
-        return indices
-    return sorted(indices, key=lambda m: _is_strided(placements[m]))
-
-
-def _chunk(stretches, pieces, ranks, coordinate):
+def _chunk(stretches: Stretches, pieces: int, ranks: int, coordinate: int) -> Stretches:
     """Cuts into `pieces`, each of them again into `ranks`, as torch.chunk does; the part of `coordinate` in each."""
-    result = []
+    result: Stretches = []
     for begin, end in _cuts(sum(count for _, count in stretches), pieces):
         first, last = _cuts(end - begin, ranks)[coordinate]
         result += _part(stretches, begin + first, begin + last)
-    merged = []
+    merged: Stretches = []
     for begin, count in result:
         if merged and sum(merged[-1]) == begin:
             merged[-1] = (merged[-1][0], merged[-1][1] + count)
@@ -153,21 +160,18 @@ def _chunk(stretches, pieces, ranks, coordinate):
     return merged
 
 
-def _cuts(extent, pieces):
+def _cuts(extent: int, pieces: int) -> list[tuple[int, int]]:
     size = -(-extent // pieces)
     return [(min(i * size, extent), min((i + 1) * size, extent)) for i in range(pieces)]
 
 
-def _part(stretches, begin, end):
+def _part(stretches: Stretches, begin: int, end: int) -> Stretches:
     """The elements [begin, end) of what lies in the stretches, one after another."""
-    result, position = [], 0
+    result: Stretches = []
+    position = 0
     for start, count in stretches:
         low, high = max(begin, position), min(end, position + count)
         if low < high:
             result.append((start + low - position, high - low))
         position += count
     return result
-
-
-def _inverse(order):
-    return [order.index(d) for d in range(len(order))]

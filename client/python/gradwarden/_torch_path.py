@@ -5,20 +5,106 @@ same decision, and the same products. What the decision needs comes to the host 
 one wait of a step. Memory is read three times, where kernels would read it once.
 """
 
+from __future__ import annotations
+
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+
+from . import _core
+from ._core import StepOutcome
+from ._layout_sources import flat, is_dense
+from ._slots import Slot
+
+# Tests set it, to hold this path against the kernels' on the same tensors.
+_FORCED = False
 
 # Of float32 sums on devices without float64: each over this many elements, then added in float64 on the host.
 _CHUNK = 4096
 _COLUMNS = 6  # power sum, largest, NaN, Inf, zeros, index of the first non-finite or -1
 
 
-def without_float64(device):
+class TorchPath:
+    """In the place of the core's Follower, and of its pass over the gradients."""
+
+    def __init__(self, core: _core.RankGuard, slots: Sequence[Slot], norm_type: float) -> None:
+        self._core, self._slots, self._norm_type = core, slots, norm_type
+        self._stretches = core.stretches()
+        self._gradients: list[torch.Tensor | None] = []
+        self.absent = 0
+
+    @staticmethod
+    def needed(slots: Sequence[Slot]) -> bool:
+        return _FORCED or any(slot.memory.device.type != "cpu" for slot in slots)
+
+    def find_gradients(self, core: _core.RankGuard) -> int:
+        """As the Follower's."""
+        self._gradients = []
+        for i, slot in enumerate(self._slots):
+            gradient = slot.source.grad  # type: ignore[attr-defined]
+            if gradient is not None:
+                if gradient.layout != torch.strided or gradient.dtype != slot.dtype or gradient.numel() != slot.piece.count:
+                    return i
+                if not is_dense(gradient):
+                    return i
+                gradient = flat(gradient.detach())
+            self._gradients.append(gradient)
+        self.absent = sum(gradient is None for gradient in self._gradients)
+        return -1
+
+    def find_parameters(self, core: _core.RankGuard) -> int:
+        return -1
+
+    def place(self, core: _core.RankGuard) -> None:
+        """Nothing: the core reads no memory."""
+
+    place_local = place
+
+    def step(self, *arguments: Any) -> StepOutcome:
+        """As the core's; the gradients are those that were found."""
+        stretches = [self._part(one) for one in self._stretches]
+        present = [i for i, part in enumerate(stretches) if part is not None]
+        tensors = [part for part in stretches if part is not None]
+        table = self._empty([one.count for one in self._stretches])
+        if tensors:
+            table[present] = read(tensors, self._norm_type)
+        outcome, scalings = self._core.step_outside(table, *arguments)
+        scale(tensors, [scalings[i] for i in present])
+        return outcome
+
+    def observe_local(self, views: Mapping[str, torch.Tensor]) -> None:
+        """Of the gradients before their reduction: those that were found, or where the views say."""
+        if views:
+            local = [flat(views[slot.parameter_name]) for slot in self._slots if slot.in_bucket]
+            self._core.observe_local_outside(read(local, self._norm_type))
+            return
+        table = self._empty([slot.piece.count for slot in self._slots])
+        present = [i for i, gradient in enumerate(self._gradients) if gradient is not None]
+        if present:
+            table[present] = read([g for g in self._gradients if g is not None], self._norm_type)
+        self._core.observe_local_outside(table)
+
+    def _part(self, stretch: Any) -> torch.Tensor | None:
+        gradient = self._gradients[stretch.shard]
+        return None if gradient is None else gradient[stretch.begin : stretch.begin + stretch.count]
+
+    @staticmethod
+    def _empty(counts: list[int]) -> torch.Tensor:
+        """Of tensors without a gradient: zeros."""
+        table = torch.zeros(len(counts), _COLUMNS, dtype=torch.float64)
+        table[:, 4] = torch.tensor(counts, dtype=torch.float64)
+        table[:, 5] = -1
+        return table
+
+
+def without_float64(device: torch.device) -> bool:
     return device.type == "mps"
 
 
-def read(tensors, norm_type, *, single=None):
+@torch.no_grad()
+def read(tensors: Sequence[torch.Tensor], norm_type: float, *, single: bool | None = None) -> torch.Tensor:
     """The table that the core takes: a row for each one-dimensional tensor, in host memory.
 
     `single`: in float32 arithmetic, as for devices without float64; None: as the device has it.
@@ -26,20 +112,19 @@ def read(tensors, norm_type, *, single=None):
     table = torch.zeros(len(tensors), _COLUMNS, dtype=torch.float64)
     table[:, 5] = -1
     held = [i for i, tensor in enumerate(tensors) if tensor.numel()]
-    by_device = {}
+    by_device: dict[torch.device, list[int]] = {}
     for i in held:
         by_device.setdefault(tensors[i].device, []).append(i)
     for device, places in by_device.items():
         low = without_float64(device) if single is None else single
-        found = _statistics([tensors[i] for i in places], norm_type, low)
-        table[places] = found
+        table[places] = _statistics([tensors[i] for i in places], norm_type, low)
     for i in held:
         if not math.isfinite(table[i, 1]) or math.isnan(table[i, 0]):
             table[i] = _with_non_finite(tensors[i], norm_type, single)
     return table
 
 
-def _statistics(tensors, norm_type, single):
+def _statistics(tensors: list[torch.Tensor], norm_type: float, single: bool) -> torch.Tensor:
     """Power sums, maxima and zeros of tensors of one device; the first two are not finite where the elements are not."""
     largest = torch.stack([_norm(tensor, math.inf) for tensor in tensors])
     zeros = torch.stack([tensor.numel() - torch.count_nonzero(tensor) for tensor in tensors])
@@ -58,12 +143,12 @@ def _statistics(tensors, norm_type, single):
     return rows
 
 
-def _norm(tensor, order):
+def _norm(tensor: torch.Tensor, order: float) -> torch.Tensor:
     wide = None if math.isinf(order) else torch.float64
     return torch.linalg.vector_norm(tensor, order, dtype=wide)
 
 
-def _chunked(tensor, largest, norm_type):
+def _chunked(tensor: torch.Tensor, largest: float, norm_type: float) -> float:
     """In float32, of elements that are scaled to 1 so that no power leaves its range; the chunks' sums in float64."""
     if largest == 0 or not math.isfinite(largest):
         return largest if largest == 0 else math.nan
@@ -80,7 +165,7 @@ def _chunked(tensor, largest, norm_type):
     return torch.cat(sums).cpu().double().sum().item() * 2.0 ** (exponent * norm_type)
 
 
-def _with_non_finite(tensor, norm_type, single):
+def _with_non_finite(tensor: torch.Tensor, norm_type: float, single: bool | None) -> torch.Tensor:
     """Of a tensor with NaN or Inf: its finite elements, and how many are not. The step is about to be skipped."""
     finite = torch.isfinite(tensor)
     nan, bad = int(torch.isnan(tensor).sum()), int((~finite).sum())
@@ -92,9 +177,9 @@ def _with_non_finite(tensor, norm_type, single):
 
 
 @torch.no_grad()
-def scale(tensors, scalings):
+def scale(tensors: Sequence[torch.Tensor], scalings: Sequence[tuple[float, float]]) -> None:
     """Multiplies by the factors and clamps to the limits, where those are not 1 and 0. In place."""
-    alike = {}
+    alike: dict[Any, list[torch.Tensor]] = {}
     for tensor, (factor, limit) in zip(tensors, scalings):
         if tensor.numel() and (factor != 1 or limit > 0):
             alike.setdefault((factor, limit, tensor.device, tensor.dtype), []).append(tensor)
@@ -106,7 +191,7 @@ def scale(tensors, scalings):
                 tensor.clamp_(-limit, limit)
 
 
-def _multiply(group, factor, dtype):
+def _multiply(group: list[torch.Tensor], factor: float, dtype: torch.dtype) -> None:
     exponent = math.frexp(factor)[1]
     if dtype == torch.float64 or -120 < exponent < 120:
         torch._foreach_mul_(group, factor)

@@ -3,12 +3,11 @@
 Only these can tell one ill rank from all, and say on which rank a NaN was born.
 
     model = DistributedDataParallel(network, gradient_as_bucket_view=True)
-    guard = gradwarden.Guard(max_norm=1.0)
-    guard.bind(network.named_parameters())
+    guard = gradwarden.Guard(model, optimizer, max_norm=1.0)
     model.register_comm_hook(None, gradwarden.ddp.observe_local_hook(guard))
 
 Nothing is copied: DDP's buckets hold this rank's gradients before their all-reduce and the averaged ones after it, and
-the guard reads both there. In a step that observes, the all-reduces start when the backward pass has filled the last
+the guard reads the first there. In a step that observes, the all-reduces start when the backward pass has filled the last
 bucket, and so do not overlap with it; Guard(local_every=n) observes in every n-th step, and the others overlap as usual.
 """
 
@@ -33,7 +32,7 @@ def observe_local_hook(guard):
     It averages as DDP does without a hook, bit for bit (with gradient_as_bucket_view and zero_grad(set_to_none=False) only
     where the number of ranks is a power of two: DDP then divides instead). What goes wrong in the observation is logged,
     and never stops the backward pass; where guard.bind() would fail, guard.step() raises. Best with
-    gradient_as_bucket_view=True: without it guard.step() copies each gradient into its bucket first.
+    gradient_as_bucket_view=True: without it DDP copies each gradient out of its bucket.
     """
     return _Hook(guard).run
 
@@ -73,7 +72,7 @@ class _Hook:
             if self._passes < _BINDING_PASSES:
                 self._guard._bind_core(views)
             if self._guard._bound and self._guard._lies_in(views):
-                self._guard._core.observe_local()
+                self._guard._take_local(views)
             else:
                 self._warn("DDP's buckets are not where they were bound; local gradients are not observed")
         except Error as error:  # of bind, on every rank alike; guard.step() says it again

@@ -1,0 +1,98 @@
+"""The optimizers that a guard steps: all of them, or none."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterable, Iterator
+from typing import Any, Union
+
+import torch
+
+from ._core import Error, StepOutcome
+
+Given = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer], None]
+
+
+class Optimizers:
+    """Raises Error on what is no optimizer. A fused one divides the gradients itself and is told by `found_inf` of a skip."""
+
+    def __init__(self, given: Given) -> None:
+        listed: list[Any] = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
+        for one in listed:
+            if not (callable(getattr(one, "step", None)) and hasattr(one, "param_groups")):
+                raise Error(
+                    f"guard: optimizer is a {type(one).__name__}; allowed: an optimizer of torch, a list of them, or None"
+                )
+        if len({id(one) for one in listed}) != len(listed):
+            raise Error("guard: one optimizer is listed twice")
+        self.all = listed
+        self._fused = [_takes_scale(one) for one in listed]
+        self.scale_gradients = bool(listed) and all(self._fused)
+
+    def parameter_count(self) -> int:
+        return sum(len(group["params"]) for one in self.all for group in one.param_groups)
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        return (parameter for one in self.all for group in one.param_groups for parameter in group["params"])
+
+    def learning_rate(self) -> float | None:
+        """Of the first group; None where only a device knows it."""
+        for one in self.all:
+            for group in one.param_groups:
+                rate = group.get("lr")
+                if isinstance(rate, torch.Tensor):
+                    return rate.item() if rate.device.type == "cpu" else None
+                return None if rate is None else float(rate)
+        return None
+
+    def step(self, update: bool, outcome: StepOutcome) -> None:
+        with self._reduced(outcome.learning_rate_factor if update else 1.0):
+            for one, fused in zip(self.all, self._fused):
+                if fused:
+                    with _told(one, update, outcome.grad_scale):
+                        one.step()
+                elif update:
+                    one.step()
+
+    @contextlib.contextmanager
+    def _reduced(self, factor: float) -> Iterator[None]:
+        """With the learning rates of all groups multiplied by `factor`."""
+        if factor == 1.0:
+            yield
+            return
+        groups = [group for one in self.all for group in one.param_groups if "lr" in group]
+        rates = [group["lr"] for group in groups]
+        try:
+            for group, rate in zip(groups, rates):
+                group["lr"] = rate * factor
+            yield
+        finally:
+            for group, rate in zip(groups, rates):
+                group["lr"] = rate
+
+
+def _takes_scale(optimizer: Any) -> bool:
+    if not getattr(optimizer, "_step_supports_amp_scaling", False):
+        return False
+    # An older contract, in which the optimizer asks the scaler itself.
+    return "grad_scaler" not in inspect.signature(optimizer.step).parameters
+
+
+@contextlib.contextmanager
+def _told(optimizer: Any, update: bool, scale: float) -> Iterator[None]:
+    """With the attributes that torch's fused optimizers read; a grad_scale of the caller's own is taken into account."""
+    if update and scale == 1.0:
+        yield
+        return
+    given = getattr(optimizer, "grad_scale", None)
+    optimizer.grad_scale = torch.tensor(scale) if given is None else given * scale
+    optimizer.found_inf = torch.tensor(0.0 if update else 1.0)
+    try:
+        yield
+    finally:
+        del optimizer.found_inf
+        if given is None:
+            del optimizer.grad_scale
+        else:
+            optimizer.grad_scale = given
