@@ -135,7 +135,8 @@ def _statistics(tensors: list[torch.Tensor], norm_type: float, single: bool) -> 
         return rows
     if single:
         rows[:, 1], rows[:, 4] = largest.cpu().double(), zeros.cpu()
-        rows[:, 0] = torch.tensor([_chunked(t, m, norm_type) for t, m in zip(tensors, rows[:, 1].tolist())])
+        powers = [_chunked(t, m, norm_type) for t, m in zip(tensors, rows[:, 1].tolist())]
+        rows[:, 0] = torch.tensor(powers, dtype=torch.float64)
         return rows
     norms = torch.stack([_norm(tensor, norm_type) for tensor in tensors])
     told = torch.stack([norms, largest.double(), zeros.double()]).cpu()  # the one wait
