@@ -35,14 +35,6 @@ nb::object view_of(const void* data, std::size_t bytes) {
   return nb::steal(view);
 }
 
-// Shared by copies that come and go without the GIL; its end takes it.
-std::shared_ptr<nb::object> shared(nb::object object) {
-  return {new nb::object(std::move(object)), [](nb::object* last) {
-            const nb::gil_scoped_acquire gil;
-            delete last;
-          }};
-}
-
 // What Python raises becomes the reason of a failed exchange. The text is taken here, under the
 // GIL.
 CallbackCollective::AllGather exchange_through(nb::object object, int size) {
@@ -148,6 +140,14 @@ nb::class_<RankGuard> add_guard(nb::module_& m) {
 }
 
 }  // namespace
+
+std::shared_ptr<nb::object> shared(nb::object object) {
+  return {new nb::object(std::move(object)), [](nb::object* last) {
+            const nb::gil_scoped_acquire gil;
+            delete last;
+          }};
+}
+
 }  // namespace gradwarden::python
 
 NB_MODULE(_core, m) {
@@ -161,6 +161,7 @@ NB_MODULE(_core, m) {
   add_outcome(m);
   nb::class_<RankGuard> guard = add_guard(m);
   add_outside(m, guard);
+  add_device(m, guard);
   add_follower(m);
   add_clip(m);
 }

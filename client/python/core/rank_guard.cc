@@ -23,7 +23,7 @@ std::vector<RankGuard::Bound> sizes_of(std::span<const TensorShard> shards) {
 
 RankGuard::RankGuard(const GuardOptions& options, const std::optional<ReporterOptions>& reporting,
                      int rank, int size, CallbackCollective::AllGather exchange)
-    : process_(getpid()) {
+    : process_(getpid()), options_(options) {
   if (exchange) {
     ranks_ = std::make_unique<CallbackCollective>(rank, size, std::move(exchange));
   } else {
@@ -40,6 +40,9 @@ RankGuard::~RankGuard() {
     close();
     return;
   }
+#ifdef GRADWARDEN_PYTHON_CUDA
+  static_cast<void>(device_.release());
+#endif
   static_cast<void>(guard_.release());
   static_cast<void>(last_.release());
   static_cast<void>(reporter_.release());
@@ -89,8 +92,30 @@ void RankGuard::mark_checkpoint(std::uint64_t step) {
   if (reporter_ != nullptr) reporter_->mark_checkpoint(step);
 }
 
+#ifdef GRADWARDEN_PYTHON_CUDA
+void RankGuard::make_device_guard(bool optimizer_scales, DeviceRankGuard::Gather gather,
+                                  ncclComm_t communicator, cudaStream_t stream) {
+  open();
+  device_.reset();
+  const auto action =
+      optimizer_scales ? DeviceAction::kOptimizerScales : DeviceAction::kScaleGradients;
+  device_ =
+      std::make_unique<DeviceRankGuard>(DeviceGuardOptions{options_, action}, *ranks_,
+                                        std::move(gather), communicator, stream, reporter_.get());
+}
+
+DeviceRankGuard& RankGuard::device() const {
+  open();
+  if (device_ == nullptr) throw Error("guard: it has no guard of GPU memory");
+  return *device_;
+}
+#endif
+
 bool RankGuard::close() {
   if (forked()) return true;
+#ifdef GRADWARDEN_PYTHON_CUDA
+  device_.reset();
+#endif
   guard_.reset();  // it is what the reporter drains
   return reporter_ == nullptr || reporter_->close();
 }

@@ -18,6 +18,9 @@
 #include "client/python/core/last_step.h"
 #include "gradwarden/collective.h"
 #include "gradwarden/guard.h"
+#ifdef GRADWARDEN_PYTHON_CUDA
+#include "client/python/core/device_rank_guard.h"
+#endif
 #include "gradwarden/reporter.h"
 
 namespace gradwarden::python {
@@ -65,6 +68,15 @@ class RankGuard {
   void restore_state(std::span<const std::byte> state) { open().restore_state(state); }
   void mark_checkpoint(std::uint64_t step);
 
+#ifdef GRADWARDEN_PYTHON_CUDA
+  // The guard of GPU memory, with the same options, ranks and reporter, in place of one made
+  // before; step() and bind() above are then not called.
+  void make_device_guard(bool optimizer_scales, DeviceRankGuard::Gather gather,
+                         ncclComm_t communicator, cudaStream_t stream);
+  // Throws Error if there is none.
+  DeviceRankGuard& device() const;
+#endif
+
   // Ends the guard, then sends what is left. True if nothing was left unacknowledged. The other
   // calls then throw Error; a second close() does nothing.
   bool close();
@@ -78,10 +90,14 @@ class RankGuard {
   };
 
   const pid_t process_;
+  const GuardOptions options_;
   std::unique_ptr<Collective> ranks_;
   std::unique_ptr<Reporter> reporter_;
   std::unique_ptr<LastStep> last_;
   std::unique_ptr<Guard> guard_;
+#ifdef GRADWARDEN_PYTHON_CUDA
+  std::unique_ptr<DeviceRankGuard> device_;
+#endif
   std::vector<Bound> bound_;
   std::vector<Bound> bound_parameters_;
   std::unique_ptr<void, Free> zeros_;
