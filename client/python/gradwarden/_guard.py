@@ -101,7 +101,7 @@ class Guard:
         self._follower = _core.Follower([], [])
         self._bound = False
         self._views: dict[str, int] = {}  # addresses of gradients before the reduction, where those are not in .grad
-        self._seen = (0, 0)  # parameters of the optimizers, and tensors without a gradient, at the last look at the model
+        self._absent = 0  # tensors without a gradient in the last step
         self._steps_since_bind = 0
         self._steps = 0
         self.last = None
@@ -274,10 +274,11 @@ class Guard:
 
     def _has_changed(self) -> bool:
         """Asks the model where something hints at it; most steps do not look."""
-        seen = (self._optimizers.parameter_count(), self._follower.absent)
-        if seen == self._seen and self._steps_since_bind % _LOOK_EVERY != _LOOK_EVERY - 1:
+        absent = self._follower.absent
+        hints = (self._optimizers.have_changed(), absent != self._absent, self._steps_since_bind % _LOOK_EVERY == 0)
+        self._absent = absent
+        if not any(hints):
             return False
-        self._seen = seen
         now = self._listed()
         return now.keys() != self._parameters.keys() or any(
             tensor is not self._parameters[name] for name, tensor in now.items()
@@ -301,10 +302,14 @@ class Guard:
     def _bind_core(self, views: dict[str, torch.Tensor]) -> None:
         """Collective. `views`: by name, the memory of this rank's own gradient before the reduction, if not in .grad."""
         self._bound = False
-        slots = [
-            Slot(name, parameter, self._group_of(name), views.get(name)) for name, parameter in self._parameters.items()
-        ]
-        self._ranks.agree(next((slot.problem for slot in slots if slot.problem), ""))
+        slots: list[Slot] = []
+        try:
+            for name, parameter in self._parameters.items():
+                slots.append(Slot(name, parameter, self._group_of(name), views.get(name)))
+            problem = next((slot.problem for slot in slots if slot.problem), "")
+        except Error as error:
+            problem = str(error)
+        self._ranks.agree(problem)
         local = [slot.local_shard() for slot in slots if slot.in_bucket or not views]
         parameters = [slot.parameter_shard() for slot in slots] if self._reads_parameters else []
         self._core.bind([slot.shard() for slot in slots], local, parameters)
@@ -315,7 +320,6 @@ class Guard:
             [slot.source for slot in slots], [slot.parameter for slot in slots] if self._reads_parameters else []
         )
         self._views = {name: view.data_ptr() for name, view in views.items()}
-        self._seen = (self._optimizers.parameter_count(), -1)
         self._steps_since_bind = 0
         self._bound = True
 
