@@ -153,7 +153,7 @@ class Guard:
         outcome = self._core.step(
             number,
             self._monitor.number(loss),
-            self._optimizers.learning_rate() if learning_rate is None else self._monitor.number(learning_rate),
+            self._monitor.number(self._optimizers.learning_rate() if learning_rate is None else learning_rate),
             scale.value,
             scale.unscaled,
             self._optimizers.scale_gradients,

@@ -43,14 +43,11 @@ class Optimizers:
     def parameters(self) -> Iterator[torch.Tensor]:
         return (parameter for one in self.all for group in one.param_groups for parameter in group["params"])
 
-    def learning_rate(self) -> float | None:
-        """Of the first group; None where only a device knows it."""
+    def learning_rate(self) -> Any:
+        """Of the first group, a float or a tensor; None where there is none."""
         for one in self.all:
             for group in one.param_groups:
-                rate = group.get("lr")
-                if isinstance(rate, torch.Tensor):
-                    return rate.item() if rate.device.type == "cpu" else None
-                return None if rate is None else float(rate)
+                return group.get("lr")
         return None
 
     def step(self, update: bool, outcome: StepOutcome) -> None:
