@@ -245,11 +245,14 @@ void Guard::Impl::act(const StepOutcome& outcome, std::span<StretchScaling> to_d
   for (std::size_t i = 0; i < to_do.size(); ++i) to_do[i] = {scalings[i].factor, scalings[i].limit};
 }
 
-// Rank 0 tells what all ranks found first; the others every tensor of their own.
+// Every tensor of this rank's own; on rank 0 after what each rank found first.
 std::span<const NonFiniteTensor> Guard::Impl::findings() noexcept {
-  if (ranks.rank() == 0) return global.non_finite;
   own.clear();
   const auto rank = static_cast<std::uint32_t>(ranks.rank());
+  if (rank == 0) {
+    if (global.non_finite.empty()) return {};
+    own.assign(global.non_finite.begin(), global.non_finite.end());
+  }
   if (observed) {
     guard::append_own_non_finite(local.segments(), local.statistics(), rank, true, own);
   }

@@ -18,7 +18,8 @@ namespace gradwarden::python {
 // is the tensor, or None where there is none, in the order of bind.
 class Follower {
  public:
-  Follower(nanobind::list sources, nanobind::list parameters)
+  using Objects = nanobind::typed<nanobind::list, nanobind::object>;
+  Follower(Objects sources, Objects parameters)
       : sources_(std::move(sources)), parameters_(std::move(parameters)) {}
 
   // Looks up every gradient. Returns the position of the first that is not dense memory of the

@@ -114,7 +114,7 @@ class Guard:
         self._follower: _core.Follower | TorchPath = _core.Follower([], [])
         self._bound = False
         self._views: dict[str, int] = {}  # addresses of gradients before the reduction, where those are not in .grad
-        self._seen = (0, 0)  # parameters of the optimizers, and tensors without a gradient, at the last look at the model
+        self._absent = 0  # tensors without a gradient in the last step
         self._steps_since_bind = 0
         self._steps = 0
         self.last = None
@@ -169,7 +169,7 @@ class Guard:
         outcome = (self._follower if isinstance(self._follower, TorchPath) else self._core).step(
             number,
             self._monitor.number(loss),
-            self._optimizers.learning_rate() if learning_rate is None else self._monitor.number(learning_rate),
+            self._monitor.number(self._optimizers.learning_rate() if learning_rate is None else learning_rate),
             scale.value,
             scale.unscaled,
             self._optimizers.scale_gradients,
@@ -290,10 +290,11 @@ class Guard:
 
     def _has_changed(self) -> bool:
         """Asks the model where something hints at it; most steps do not look."""
-        seen = (self._optimizers.parameter_count(), self._follower.absent)
-        if seen == self._seen and self._steps_since_bind % _LOOK_EVERY != _LOOK_EVERY - 1:
+        absent = self._follower.absent
+        hints = (self._optimizers.have_changed(), absent != self._absent, self._steps_since_bind % _LOOK_EVERY == 0)
+        self._absent = absent
+        if not any(hints):
             return False
-        self._seen = seen
         now = self._listed()
         return now.keys() != self._parameters.keys() or any(
             tensor is not self._parameters[name] for name, tensor in now.items()
@@ -317,15 +318,17 @@ class Guard:
     def _bind_core(self, views: dict[str, torch.Tensor]) -> None:
         """Collective. `views`: by name, the memory of this rank's own gradient before the reduction, if not in .grad."""
         self._bound = False
-        slots = [
-            Slot(source, piece, self._group_of(piece.path), views.get(source.name))
-            for source in self._sources
-            for piece in source.pieces
-        ]
-        problem = next((slot.problem for slot in slots if slot.problem), "")
-        outside = TorchPath.needed(slots)
+        slots: list[Slot] = []
         parameters: list[torch.Tensor] = []
+        outside = False
         try:
+            slots = [
+                Slot(source, piece, self._group_of(piece.path), views.get(source.name))
+                for source in self._sources
+                for piece in source.pieces
+            ]
+            problem = next((slot.problem for slot in slots if slot.problem), "")
+            outside = TorchPath.needed(slots)
             if self._reads_parameters and not problem:
                 if outside:
                     raise Error("guard: what reads parameters needs them, and the gradients, in host memory")
@@ -342,7 +345,6 @@ class Guard:
         sources = [slot.source for slot in slots]
         self._follower = TorchPath(self._core, slots, self._norm_type) if outside else _core.Follower(sources, parameters)
         self._views = {name: view.data_ptr() for name, view in views.items()}
-        self._seen = (self._optimizers.parameter_count(), -1)
         self._steps_since_bind = 0
         self._bound = True
 

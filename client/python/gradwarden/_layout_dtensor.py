@@ -41,6 +41,7 @@ class DTensorSource(Source):
     def __init__(self, name: str, parameter: Any) -> None:
         # Ranks agree on the order: these are the strides of the whole tensor.
         self._order = memory_order(parameter.stride())
+        self._row_major = self._order == list(range(parameter.ndim))
         self._mesh, self._placements = parameter.device_mesh, parameter.placements
         with torch.no_grad():
             local = parameter.to_local()
@@ -55,6 +56,15 @@ class DTensorSource(Source):
         for start, extent in boxes_of(name, [runs[d] for d in self._order]) or [(nothing, nothing)]:
             self.holding_box(name, shape, start, extent, first=first)
             first += math.prod(extent)
+
+    def gradient(self) -> torch.Tensor | None:
+        gradient: Any = self.parameter.grad
+        # Asked for every tensor in every step, so the way that most gradients go is short: to_local() would take longer.
+        if type(gradient) is DTensor and gradient.placements == self._placements:
+            local = getattr(gradient, "_local_tensor", None)
+            if type(local) is torch.Tensor and self._in_order(local) and local.shape == self.local_shape:
+                return local
+        return super().gradient()
 
     def local(self, gradient: Any) -> torch.Tensor:
         if not is_dtensor(gradient):
@@ -81,6 +91,8 @@ class DTensorSource(Source):
         return local
 
     def _in_order(self, local: torch.Tensor) -> bool:
+        if self._row_major:
+            return local.is_contiguous()
         return local.permute(self._order).is_contiguous()
 
 

@@ -88,7 +88,7 @@ class Source:
 
     @torch.no_grad()
     def local_parameter(self) -> torch.Tensor:
-        """The parameter's own memory on this rank, laid out as its gradient's. Raises Error."""
+        """The parameter's own memory on this rank, which stays where it is, laid out as its gradient's. Raises Error."""
         local = self.parameter.detach()
         if local.numel() != self.local_shape.numel() or not is_dense(local):
             raise Error(f"parameter {self.name!r} is not laid out as its gradient; leave out what reads parameters")
@@ -137,6 +137,9 @@ class WholeSource(Source):
 
     def held(self, piece: Piece) -> object:
         return self.parameter
+
+    def local_parameter(self) -> torch.Tensor:
+        return self.parameter  # itself: it may be given other memory
 
 
 def is_dense(tensor: torch.Tensor) -> bool:

@@ -38,10 +38,10 @@ class Monitor:
             try:
                 mirror.add(outcome, event)
             except Exception as error:
-                self.once(f"a mirror failed and may have gaps: {mirror._write.__qualname__}", error)
+                self.once("a mirror failed, and has gaps from here on", error)
 
     def number(self, value: Any) -> float | None:
-        """A loss. None for one that is not in host memory, as reading it would wait for its device, or is no number."""
+        """A loss or learning rate. None for one that is not in host memory, as reading it would wait for its device, or is no number."""
         if value is None or isinstance(value, float):
             return value
         try:
@@ -49,17 +49,17 @@ class Monitor:
                 return float(value.item()) if value.device.type == "cpu" else None
             return float(value)
         except Exception as error:
-            self.once("a loss that is no single number is not reported", error)
+            self.once("a loss or learning rate that is no single number is not reported", error)
             return None
 
     def words(self, batch_ids: Any) -> list[str]:
         """The ids of the batches of a step: one, or several of anything that has a text."""
-        if not batch_ids and not isinstance(batch_ids, (int, torch.Tensor)):
+        if batch_ids is None or (isinstance(batch_ids, tuple) and not batch_ids):
             return []
         try:
             if isinstance(batch_ids, torch.Tensor):
                 batch_ids = batch_ids.flatten().tolist() if batch_ids.device.type == "cpu" else []
-            if isinstance(batch_ids, (str, bytes, int)) or not isinstance(batch_ids, Iterable):
+            if isinstance(batch_ids, (str, bytes)) or not isinstance(batch_ids, Iterable):
                 batch_ids = (batch_ids,)
             return [batch if isinstance(batch, str) else str(batch) for batch in batch_ids]
         except Exception as error:
@@ -68,9 +68,13 @@ class Monitor:
 
     def once(self, what: str, error: object = None) -> None:
         """Warns, the first time."""
-        if what not in self._said:
-            self._said.add(what)
+        if what in self._said:
+            return
+        self._said.add(what)
+        try:
             log.warning("%s", what if error is None else f"{what} ({type(error).__name__}: {error})")
+        except Exception:  # of a handler that the trainer installed: there is nobody left to tell
+            pass
 
 
 def event_of(outcome: StepOutcome) -> tuple[int, str]:

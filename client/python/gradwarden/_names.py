@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Union
 
@@ -80,6 +81,16 @@ def layer_of(name: str) -> str:
 _BY_WORD: dict[str, Callable[[str], str]] = {"layer": layer_of, "module": _module_of, "tensor": lambda name: name}
 
 
+def _asked(function: Callable[[str], str], name: str) -> str:
+    try:
+        group = function(name)
+    except Exception as error:
+        raise Error(f"guard: groups failed for {name!r} ({type(error).__name__}: {error})") from error
+    if not isinstance(group, str) or not group:
+        raise Error(f"guard: groups gave {group!r} for {name!r}; allowed: the name of a group")
+    return group
+
+
 def grouping(groups: Groups | None) -> Callable[[str], str]:
     """From a tensor's name to its group's. Raises Error with what is allowed."""
     if groups is None:
@@ -96,5 +107,5 @@ def grouping(groups: Groups | None) -> Callable[[str], str]:
             (group for pattern, group in patterns if fnmatch.fnmatchcase(name, pattern)), layer_of(name)
         )
     if callable(groups):
-        return groups
+        return functools.partial(_asked, groups)
     raise Error(f"guard: groups is a {type(groups).__name__}; allowed: a word, a dict of patterns and names, a function")

@@ -9,6 +9,7 @@ from typing import Any, Union
 
 import torch
 
+from . import _core
 from ._core import Error, StepOutcome
 
 Given = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer], None]
@@ -28,22 +29,25 @@ class Optimizers:
             raise Error("guard: one optimizer is listed twice")
         self.all = listed
         self._fused = [_takes_scale(one) for one in listed]
+        self._lists: list[list[torch.Tensor]] = []
         self.scale_gradients = bool(listed) and all(self._fused)
 
-    def parameter_count(self) -> int:
-        return sum(len(group["params"]) for one in self.all for group in one.param_groups)
+    def have_changed(self) -> bool:
+        """Whether they step other parameters than at the last call."""
+        lists = [group["params"] for one in self.all for group in one.param_groups]
+        if len(lists) == len(self._lists) and all(map(_core.same_objects, lists, self._lists)):
+            return False
+        self._lists = [list(parameters) for parameters in lists]
+        return True
 
     def parameters(self) -> Iterator[torch.Tensor]:
         return (parameter for one in self.all for group in one.param_groups for parameter in group["params"])
 
-    def learning_rate(self) -> float | None:
-        """Of the first group; None where only a device knows it."""
+    def learning_rate(self) -> Any:
+        """Of the first group, a float or a tensor; None where there is none."""
         for one in self.all:
             for group in one.param_groups:
-                rate = group.get("lr")
-                if isinstance(rate, torch.Tensor):
-                    return rate.item() if rate.device.type == "cpu" else None
-                return None if rate is None else float(rate)
+                return group.get("lr")
         return None
 
     def step(self, update: bool, outcome: StepOutcome) -> None:

@@ -69,7 +69,8 @@ class Slot:
 
     def held_parameter(self) -> torch.Tensor:
         """The parameter's own memory of this piece. Raises Error."""
-        return part_of(self._whole.local_parameter(), self.piece)
+        local = self._whole.local_parameter()
+        return local if local is self.parameter else part_of(local, self.piece)
 
     def parameter_shard(self, held: torch.Tensor) -> _core.TensorShard:
         return self._described(held)
