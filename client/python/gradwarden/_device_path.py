@@ -14,6 +14,7 @@ import torch
 from . import _core
 from ._core import Error, StepOutcome
 from ._layout_sources import flat, is_dense
+from ._monitor import log
 from ._slots import Slot
 
 
@@ -69,14 +70,15 @@ class Pending:
 class DevicePath:
     """In the place of the core's Follower, and of its pass over the gradients."""
 
-    loss: Any = None  # of the coming step: a tensor on the device is read there
-
-    def __init__(self, core: _core.RankGuard, slots: Sequence[Slot], size: int, optimizer_scales: bool, waits: bool) -> None:
+    def __init__(self, core: _core.RankGuard, slots: Sequence[Slot], size: int, optimizer_scales: bool) -> None:
         self._core, self._slots = core, slots
         self._device = slots[0].memory.device
         self._item_bytes = [slot.memory.element_size() for slot in slots]
         self._counts = [slot.piece.count for slot in slots]
-        self._waits = waits
+        self._waits, self._loss = True, None
+        self._local_bound: list[int] = []
+        self._warned = False
+        self._held: list[torch.Tensor] = []  # what the coming step reads
         self._addresses = torch.zeros(len(slots), dtype=torch.int64)
         self._zeros: torch.Tensor | None = None
         self._pending: list[tuple[int, Pending]] = []
@@ -94,7 +96,12 @@ class DevicePath:
     def stream(self) -> int:
         return hardware.stream(self._device)
 
+    def expect(self, loss: Any, waits: bool) -> None:
+        """Of the coming step: a loss on the device is read there; without `waits` its outcome is a promise."""
+        self._loss, self._waits = loss, waits
+
     def bind(self, gradients: list[Any], local: list[Any], parameters: list[Any], state: bytes) -> None:
+        self._local_bound = self._found_at()
         with hardware.current(self._device):
             self._core.device_bind(gradients, local, parameters, self.stream())
             self._core.device_restore_state(state, self.stream())
@@ -103,7 +110,7 @@ class DevicePath:
 
     def find_gradients(self, core: _core.RankGuard) -> int:
         """As the Follower's."""
-        self._held = []  # the memory stays until the step is enqueued on the stream that frees it
+        self._held = []
         addresses = []
         self.absent = 0
         for i, slot in enumerate(self._slots):
@@ -130,7 +137,35 @@ class DevicePath:
             self._core.device_update(self._addresses, self.stream())
 
     def place_local(self, core: _core.RankGuard) -> None:
-        raise Error("observe_local: on a GPU it needs gradients that were bound where they are; use the hook of gradwarden.ddp")
+        """Nothing: see observe_local()."""
+
+    def observe_local(self, views: Mapping[str, torch.Tensor]) -> None:
+        """Reads local gradients where they were bound: DDP's buckets, or gradients that do not move from step to step."""
+        if not views and self._found_at() != self._local_bound:
+            if not self._warned:
+                log.warning("observe_local: gradients on a GPU have moved, and are not observed; keep them in place with zero_grad(set_to_none=False)")
+            self._warned = True
+            return
+        with hardware.current(self._device):
+            self._core.device_observe_local(self.stream())
+
+    def save_state(self) -> bytes:
+        """Waits for the stream."""
+        return self._core.device_save_state(self.stream())
+
+    def restore_state(self, state: bytes) -> None:
+        self._core.device_restore_state(state, self.stream())
+
+    def flush(self) -> None:
+        """Waits for the last step, so that finished() gives all."""
+        if self._pending:
+            try:
+                self._core.device_wait(self._pending[-1][0])
+            except Error as error:
+                log.warning("the last step's outcome is not known: %s", error)
+
+    def _found_at(self) -> list[int]:
+        return [0 if slot.source.grad is None else slot.source.grad.data_ptr() for slot in self._slots]  # type: ignore[attr-defined]
 
     def step(
         self,
@@ -148,7 +183,7 @@ class DevicePath:
         with hardware.current(self._device):
             address = 0 if loss_at is None else loss_at.data_ptr()
             self._core.device_step(number, loss, address, learning_rate, scale, batch_ids, self.stream())
-        self._held = []
+        self._held = []  # enqueued: what the stream's later work does with this memory comes after
         pending = Pending(self, number)
         self._pending = self._pending[-63:] + [(number, pending)]
         if self._waits:
@@ -172,7 +207,7 @@ class DevicePath:
         return outcomes
 
     def _loss_on_device(self) -> torch.Tensor | None:
-        loss, self.loss = self.loss, None
+        loss, self._loss = self._loss, None
         if not isinstance(loss, torch.Tensor) or loss.device != self._device or loss.numel() != 1:
             return None
         return loss.detach().float().reshape(())

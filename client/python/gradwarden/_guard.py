@@ -10,6 +10,7 @@ import torch
 
 from . import _core
 from ._core import Error, StepOutcome
+from ._device_path import DevicePath, Pending
 from ._mirror import Mirror
 from ._monitor import Monitor, log
 from ._layout import Hints, Shard, find, hints_of
@@ -107,11 +108,12 @@ class Guard:
         reporter = self._reporter(problem, reporting)
         self._local_every = settings.local_every
         self._norm_type = settings.norm_type
+        self._reduces = settings.on_spike == _core.SpikeAction.REDUCE_LEARNING_RATE
         self._core = _core.RankGuard(settings, reporter, self._ranks.rank, self._ranks.size, self._ranks.exchange())
         self._parameters: dict[str, torch.Tensor] = {}  # by name
         self._sources: list[Source] = []
         self._slots: list[Slot] = []
-        self._follower: _core.Follower | TorchPath = _core.Follower([], [])
+        self._follower: _core.Follower | TorchPath | DevicePath = _core.Follower([], [])
         self._bound = False
         self._views: dict[str, int] = {}  # addresses of gradients before the reduction, where those are not in .grad
         self._absent = 0  # tensors without a gradient in the last step
@@ -166,7 +168,9 @@ class Guard:
         if self._steps_since_bind == 0:
             warn_of_differing(self._ranks, self._slots)
         number = self._steps if step is None else int(step)
-        outcome = (self._follower if isinstance(self._follower, TorchPath) else self._core).step(
+        if isinstance(self._follower, DevicePath):
+            self._follower.expect(loss, scaler is not None or self._reduces or not self._optimizers.scale_gradients)
+        outcome = (self._core if isinstance(self._follower, _core.Follower) else self._follower).step(
             number,
             self._monitor.number(loss),
             self._monitor.number(self._optimizers.learning_rate() if learning_rate is None else learning_rate),
@@ -178,11 +182,20 @@ class Guard:
         self._steps = number + 1
         self._steps_since_bind += 1
         self.last = outcome
-        self._monitor.note(outcome)
+        self._note(outcome)
         self._update(outcome, scale)
         return outcome
 
+    def _note(self, outcome: StepOutcome | None) -> None:
+        """What ended: this step, or on a GPU whatever has come to its end by now."""
+        ended = self._follower.finished() if isinstance(self._follower, DevicePath) else [outcome] if outcome else []
+        for one in ended:
+            self._monitor.note(one)
+
     def _update(self, outcome: StepOutcome, scale: LossScale) -> None:
+        if isinstance(outcome, Pending) and isinstance(self._follower, DevicePath):
+            self._optimizers.step_on_device(self._follower.found_inf, self._follower.grad_scale)
+            return
         self._optimizers.step(scale.allows(outcome), outcome)
         scale.finish(outcome)
 
@@ -217,7 +230,7 @@ class Guard:
 
     def state_dict(self) -> dict[str, Any]:
         """What decides (windows, averages, counters), to be kept with the trainer's checkpoint: plain types and bytes."""
-        return {"version": _STATE_VERSION, "steps": self._steps, "core": self._core.save_state()}
+        return {"version": _STATE_VERSION, "steps": self._steps, "core": self._state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """After it the guard decides, bit for bit, as the saved one would have. Raises Error, and changes nothing, if not."""
@@ -226,11 +239,17 @@ class Guard:
         if state["version"] != _STATE_VERSION:
             raise Error(f"load_state_dict: the state has version {state['version']!r}; allowed: {_STATE_VERSION}")
         steps = int(state["steps"])
-        self._core.restore_state(bytes(state["core"]))
+        if isinstance(self._follower, DevicePath):
+            self._follower.restore_state(bytes(state["core"]))
+        else:
+            self._core.restore_state(bytes(state["core"]))
         self._steps = steps
 
     def close(self) -> bool:
         """Ends the guard and sends what is left of its reports, within a second. True if nothing was lost."""
+        if isinstance(self._follower, DevicePath) and self._bound:
+            self._follower.flush()
+            self._note(None)
         self._bound = False
         self._slots = []
         return self._core.close()
@@ -320,7 +339,7 @@ class Guard:
         self._bound = False
         slots: list[Slot] = []
         parameters: list[torch.Tensor] = []
-        outside = False
+        outside = on_gpu = False
         try:
             slots = [
                 Slot(source, piece, self._group_of(piece.path), views.get(source.name))
@@ -328,29 +347,44 @@ class Guard:
                 for piece in source.pieces
             ]
             problem = next((slot.problem for slot in slots if slot.problem), "")
-            outside = TorchPath.needed(slots)
+            on_gpu = not problem and DevicePath.fits(slots)
+            outside = not on_gpu and TorchPath.needed(slots)
             if self._reads_parameters and not problem:
                 if outside:
                     raise Error("guard: what reads parameters needs them, and the gradients, in host memory")
                 parameters = [slot.held_parameter() for slot in slots]
         except Error as error:
             problem = str(error)
-        self._ranks.agree(problem)
+        if len(set(self._ranks.agree(problem, on_gpu))) > 1:
+            raise Error("guard: gradients are on a GPU on some ranks and elsewhere on others; allowed: alike on all")
+        gradients = [slot.shard() for slot in slots]
         local = [slot.local_shard() for slot in slots if slot.in_bucket or not views]
         held = [slot.parameter_shard(memory) for slot, memory in zip(slots, parameters)]
-        self._core.bind([slot.shard() for slot in slots], local, held)
+        if on_gpu:
+            state = self._state()
+            path = DevicePath(self._core, slots, self._ranks.size, self._optimizers.scale_gradients)
+            path.bind(gradients, local, held, state)
+            self._follower = path
+        else:
+            self._core.bind(gradients, local, held)
+            sources = [slot.source for slot in slots]
+            self._follower = (
+                TorchPath(self._core, slots, self._norm_type) if outside else _core.Follower(sources, parameters)
+            )
         for slot in slots:
             slot.forget()
         self._slots = slots
-        sources = [slot.source for slot in slots]
-        self._follower = TorchPath(self._core, slots, self._norm_type) if outside else _core.Follower(sources, parameters)
         self._views = {name: view.data_ptr() for name, view in views.items()}
         self._steps_since_bind = 0
         self._bound = True
 
+    def _state(self) -> bytes:
+        on_gpu = isinstance(self._follower, DevicePath)
+        return self._follower.save_state() if on_gpu else self._core.save_state()
+
     def _take_local(self, views: dict[str, torch.Tensor]) -> None:
         """`views` as in _bind_core(), and in the memory that was bound."""
-        if isinstance(self._follower, TorchPath):
+        if not isinstance(self._follower, _core.Follower):
             self._follower.observe_local(views)
         else:
             self._core.observe_local()
