@@ -1,6 +1,9 @@
 """What a guard is given: models, names and groups, words, and what is no use to it."""
 
+import gc
 import logging
+import multiprocessing
+import tempfile
 import unittest
 
 import torch
@@ -202,6 +205,32 @@ class GradientsTest(Case):
         self.assertFalse(storage.expired())
         weight.grad = None
         self.assertTrue(storage.expired())
+
+
+def drop(guard):
+    held = guard.pop()
+    del held
+    gc.collect()
+
+
+class ForkTest(Case):
+    def test_a_child_that_drops_a_guard_ends(self):
+        weight = torch.nn.Parameter(torch.zeros(1 << 20))
+        weight.grad = torch.ones(1 << 20)
+        with tempfile.TemporaryDirectory() as directory:
+            guard = gradwarden.Guard([("w", weight)], threads=2, run="fork", history_path=f"{directory}/history.gwh")
+            self.assertEqual(guard.step().grad_norm, 1024.0)
+            held = [guard]
+            del guard  # the child's copy is then the last
+            child = multiprocessing.get_context("fork").Process(target=drop, args=(held,))
+            child.start()
+            child.join(60)
+            ended = child.exitcode
+            if ended is None:
+                child.kill()
+            self.assertEqual(ended, 0)
+            self.assertEqual(held[0].step().grad_norm, 1024.0)
+            self.assertTrue(held[0].close())
 
 
 class ChangesTest(Case):
