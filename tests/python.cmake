@@ -3,7 +3,7 @@ set(environment PYTHONPATH=${GRADWARDEN_PYTHON_PATH})
 if(GRADWARDEN_DAEMON)
   list(APPEND environment GRADWARDEN_COMMAND=$<TARGET_FILE:gradwarden_command>)
 endif()
-foreach(case clip ddp_hook guard inputs monitoring training)
+foreach(case clip ddp_hook guard inputs mirror monitoring training)
   add_test(NAME Python.${case} COMMAND ${Python_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/python/test_${case}.py -v)
   set_tests_properties(Python.${case} PROPERTIES ENVIRONMENT "${environment}" LABELS "python;no-tsan" TIMEOUT 300
     PROCESSORS 2)
