@@ -133,6 +133,7 @@ class WordsTest(Case):
         model = torch.nn.Linear(2, 2)
         self.refused("optimizer is a float", gradwarden.Guard, model, 0.1)
         self.refused("optimizer is a Linear", gradwarden.Guard, model, [model])
+        self.refused("LBFGS.step.. needs closure", gradwarden.Guard, model, torch.optim.LBFGS(model.parameters()))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         self.refused("listed twice", gradwarden.Guard, model, [optimizer, optimizer])
 

@@ -1,5 +1,6 @@
 """Copies of scalars and events for TensorBoard, W&B and MLflow."""
 
+import logging
 import tempfile
 import types
 import unittest

@@ -25,6 +25,8 @@ class Optimizers:
                 raise Error(
                     f"guard: optimizer is a {type(one).__name__}; allowed: an optimizer of torch, a list of them, or None"
                 )
+            if needed := _needed_by(one.step):
+                raise Error(f"guard: {type(one).__name__}.step() needs {needed}; allowed: optimizers whose step() needs nothing")
         if len({id(one) for one in listed}) != len(listed):
             raise Error("guard: one optimizer is listed twice")
         self.all = listed
@@ -77,6 +79,16 @@ class Optimizers:
         finally:
             for group, rate in zip(groups, rates):
                 group["lr"] = rate
+
+
+def _needed_by(step: Any) -> str:
+    """The first argument that it cannot do without, for example LBFGS's closure."""
+    try:
+        parameters = inspect.signature(step).parameters.values()
+    except (TypeError, ValueError):
+        return ""
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return next((p.name for p in parameters if p.default is p.empty and p.kind not in optional), "")
 
 
 def _takes_scale(optimizer: Any) -> bool:
