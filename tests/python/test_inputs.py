@@ -1,7 +1,11 @@
 """What a guard is given: models, names and groups, words, and what is no use to it."""
 
+import gc
 import logging
+import multiprocessing
+import tempfile
 import unittest
+import warnings
 
 import torch
 from ranks import RanksTest
@@ -130,8 +134,21 @@ class WordsTest(Case):
         model = torch.nn.Linear(2, 2)
         self.refused("optimizer is a float", gradwarden.Guard, model, 0.1)
         self.refused("optimizer is a Linear", gradwarden.Guard, model, [model])
+        self.refused("LBFGS.step.. needs closure", gradwarden.Guard, model, torch.optim.LBFGS(model.parameters()))
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         self.refused("listed twice", gradwarden.Guard, model, [optimizer, optimizer])
+
+    def test_an_optimizer_that_a_schedule_has_wrapped_is_stepped(self):
+        model = torch.nn.Linear(2, 2)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+        before = model.weight.detach().clone()
+        fill(model.parameters())
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of a schedule that saw no step
+            gradwarden.Guard(model, optimizer).step()
+            schedule.step()
+        self.assertFalse(torch.equal(before, model.weight))
 
     def test_parameters_that_only_the_optimizer_has_are_warned_of(self):
         model, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
@@ -202,6 +219,32 @@ class GradientsTest(Case):
         self.assertFalse(storage.expired())
         weight.grad = None
         self.assertTrue(storage.expired())
+
+
+def drop(guard):
+    held = guard.pop()
+    del held
+    gc.collect()
+
+
+class ForkTest(Case):
+    def test_a_child_that_drops_a_guard_ends(self):
+        weight = torch.nn.Parameter(torch.zeros(1 << 20))
+        weight.grad = torch.ones(1 << 20)
+        with tempfile.TemporaryDirectory() as directory:
+            guard = gradwarden.Guard([("w", weight)], threads=2, run="fork", history_path=f"{directory}/history.gwh")
+            self.assertEqual(guard.step().grad_norm, 1024.0)
+            held = [guard]
+            del guard  # the child's copy is then the last
+            child = multiprocessing.get_context("fork").Process(target=drop, args=(held,))
+            child.start()
+            child.join(60)
+            ended = child.exitcode
+            if ended is None:
+                child.kill()
+            self.assertEqual(ended, 0)
+            self.assertEqual(held[0].step().grad_norm, 1024.0)
+            self.assertTrue(held[0].close())
 
 
 class ChangesTest(Case):

@@ -5,6 +5,8 @@ import io
 import unittest
 
 import torch
+from ranks import RanksTest
+from torch.nn.parallel import DistributedDataParallel
 
 import gradwarden
 
@@ -331,6 +333,45 @@ class ScalerTest(unittest.TestCase):
             guard.step(scaler=scaler)
         with self.assertRaisesRegex(gradwarden.Error, "Guard\\(model, optimizer\\)"):
             gradwarden.Guard(model).step(scaler=scaler)
+
+
+def train_on_ranks(rank, world, kind):
+    """Beside clipping and stepping by hand. Rank 1 alone gets a NaN in step 3."""
+    mine = network()
+    theirs = copy.deepcopy(mine)
+    mine, theirs = DistributedDataParallel(mine), DistributedDataParallel(theirs)
+    optimizer, plain = OPTIMIZERS[kind](mine.parameters()), OPTIMIZERS[kind](theirs.parameters())
+    guard = gradwarden.Guard(mine, optimizer, max_norm=MAX_NORM)
+    decisions = []
+    for step in range(6):
+        optimizer.zero_grad(), plain.zero_grad()
+        backward(mine, step * world + rank), backward(theirs, step * world + rank)
+        if step == 3:
+            before = bits(mine.parameters())
+            if rank == 1:
+                mine.module[2].weight.grad[0, 5] = float("nan")
+        else:
+            torch.nn.utils.clip_grad_norm_(theirs.parameters(), MAX_NORM)
+            plain.step()
+        outcome = guard.step()
+        decisions.append((outcome.decision, outcome.reason))
+        if step == 3:
+            skipped = before == bits(mine.parameters())
+            found = [(one.tensor, one.rank, one.index) for one in outcome.non_finite]
+    torch.distributed.barrier()
+    same = all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in zip(mine.parameters(), theirs.parameters()))
+    return {"decisions": decisions, "skipped": skipped, "found": found, "same": same}
+
+
+class RanksTrainingTest(RanksTest):
+    def test_ranks_train_as_by_hand_and_a_nan_on_one_skips_the_step_on_all(self):
+        for kind in ("adamw", "fused adamw"):
+            with self.subTest(optimizer=kind):
+                for result in self.run_ranks(2, train_on_ranks, kind):
+                    self.assertEqual(result["decisions"][3], ("skip", "non_finite"))
+                    self.assertNotIn("skip", {decision for i, (decision, _) in enumerate(result["decisions"]) if i != 3})
+                    self.assertTrue(result["skipped"] and result["same"])
+                    self.assertEqual(result["found"], [("2.weight", 1, 5)])
 
 
 if __name__ == "__main__":

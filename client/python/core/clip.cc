@@ -24,7 +24,7 @@ Clipper& clipper() {
 // The gradients of one call. Views of them are good while the caller holds the list.
 class GradientList {
  public:
-  static std::optional<GradientList> of(const nb::typed<nb::list, nb::object>& gradients) {
+  static std::optional<GradientList> of(const nb::typed<nb::list, nb::any>& gradients) {
     GradientList made;
     made.tensors_.reserve(gradients.size());
     for (std::size_t i = 0; i < gradients.size(); ++i) {

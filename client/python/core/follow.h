@@ -18,7 +18,7 @@ namespace gradwarden::python {
 // is the tensor, or None where there is none, in the order of bind.
 class Follower {
  public:
-  using Objects = nanobind::typed<nanobind::list, nanobind::object>;
+  using Objects = nanobind::typed<nanobind::list, nanobind::any>;
   Follower(Objects sources, Objects parameters)
       : sources_(std::move(sources)), parameters_(std::move(parameters)) {}
 

@@ -21,7 +21,9 @@ std::string text_of(const Outcome& o) {
 }
 
 void add_non_finite(nb::module_& m) {
-  nb::class_<NonFinite>(m, "NonFinite", "Elements of one tensor that are not finite.")
+  nb::class_<NonFinite>(m, "NonFinite",
+                        "Elements of one tensor that are not finite: how many, and "
+                        "the first one's index in the order of memory.")
       .def_ro("tensor", &NonFinite::tensor)
       .def_prop_ro("rank", [](const NonFinite& n) { return n.found.rank; })
       .def_prop_ro("index", [](const NonFinite& n) { return n.found.index; })

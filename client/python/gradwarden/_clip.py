@@ -31,9 +31,10 @@ def clip_grad_norm_(
 
     A drop-in for torch.nn.utils.clip_grad_norm_: the same arguments, return value, errors and warnings, and gradients
     that agree within the rounding of their dtype. Dense gradients in host memory are read once, by
-    torch.get_num_threads() threads, and written only if the norm is above `max_norm`. The norm is exact to 1e-6 whatever
-    the dtype (torch's own of bfloat16 gradients is off by some thousandths). All else, gradients on other devices,
-    sparse ones, DTensors, norms of other orders, is passed on to torch.
+    torch.get_num_threads() threads, and written only if the norm is above `max_norm`. The norm is computed in float64, and
+    rounded only when it is returned; where torch's own overflows (float16 above 65504, whose gradients torch wipes), the
+    gradients are still clipped as they should be. All else, gradients on other devices, sparse ones, DTensors, non-finite
+    ones, norms of an order that is not above 0, is passed on to torch.
     """
     if torch.compiler.is_compiling():
         return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)

@@ -25,6 +25,8 @@ class Optimizers:
                 raise Error(
                     f"guard: optimizer is a {type(one).__name__}; allowed: an optimizer of torch, a list of them, or None"
                 )
+            if needed := _needed_by(one.step):
+                raise Error(f"guard: {type(one).__name__}.step() needs {needed}; allowed: optimizers whose step() needs nothing")
         if len({id(one) for one in listed}) != len(listed):
             raise Error("guard: one optimizer is listed twice")
         self.all = listed
@@ -51,13 +53,19 @@ class Optimizers:
         return None
 
     def step(self, update: bool, outcome: StepOutcome) -> None:
-        with self._reduced(outcome.learning_rate_factor if update else 1.0):
-            for one, fused in zip(self.all, self._fused):
-                if fused:
-                    with _told(one, update, outcome.grad_scale):
-                        one.step()
-                elif update:
+        if update and outcome.learning_rate_factor != 1.0:
+            with self._reduced(outcome.learning_rate_factor):
+                self._step_all(update, outcome.grad_scale)
+        else:
+            self._step_all(update, outcome.grad_scale)
+
+    def _step_all(self, update: bool, scale: float) -> None:
+        for one, fused in zip(self.all, self._fused):
+            if fused and not (update and scale == 1.0):
+                with _told(one, update, scale):
                     one.step()
+            elif update:
+                one.step()
 
     def step_on_device(self, found_inf: torch.Tensor, grad_scale: torch.Tensor) -> None:
         """Fused ones, told of the decision by tensors on their device, which nobody reads here."""
@@ -77,9 +85,6 @@ class Optimizers:
     @contextlib.contextmanager
     def _reduced(self, factor: float) -> Iterator[None]:
         """With the learning rates of all groups multiplied by `factor`."""
-        if factor == 1.0:
-            yield
-            return
         groups = [group for one in self.all for group in one.param_groups if "lr" in group]
         rates = [group["lr"] for group in groups]
         try:
@@ -89,6 +94,17 @@ class Optimizers:
         finally:
             for group, rate in zip(groups, rates):
                 group["lr"] = rate
+
+
+def _needed_by(step: Any) -> str:
+    """The first argument that it cannot do without, for example LBFGS's closure."""
+    try:
+        # A schedule of learning rates wraps the bound step, and its signature then still has self.
+        parameters = [p for p in inspect.signature(step).parameters.values() if p.name != "self"]
+    except (TypeError, ValueError):
+        return ""
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return next((p.name for p in parameters if p.default is p.empty and p.kind not in optional), "")
 
 
 def _takes_scale(optimizer: Any) -> bool:
@@ -101,9 +117,6 @@ def _takes_scale(optimizer: Any) -> bool:
 @contextlib.contextmanager
 def _told(optimizer: Any, update: bool, scale: float) -> Iterator[None]:
     """With the attributes that torch's fused optimizers read; a grad_scale of the caller's own is taken into account."""
-    if update and scale == 1.0:
-        yield
-        return
     given = getattr(optimizer, "grad_scale", None)
     optimizer.grad_scale = torch.tensor(scale) if given is None else given * scale
     optimizer.found_inf = torch.tensor(0.0 if update else 1.0)
