@@ -109,6 +109,12 @@ if $quick; then
   exit $((failed > 0))
 fi
 
+if [[ -z $torch_note && -x build/release/daemon/cli/gradwarden ]]; then
+  report "Python wheel"
+  check "the wheel carries what it needs and clashes with nothing" tests/python/check_wheel.sh \
+    build/tools/torch/bin/python build/release/daemon/app/gradwardend build/release/daemon/cli/gradwarden
+fi
+
 report "format"
 check "clang-format changes nothing" format_is_clean
 

@@ -209,6 +209,7 @@ gradwarden_status gradwarden_guard_bind_all(gradwarden_guard* guard,
     const auto parameters = shards_of(given.parameters, given.parameter_count);
     const auto lists = gradwarden::c_api::lists_of(given.others, given.other_count);
     std::vector<gradwarden::TensorList> others;
+    others.reserve(lists.size());
     for (const auto& [name, shards] : lists) others.push_back({name, shards});
     guard->bound = false;
     guard->guard->bind({gradients, local, parameters, others});

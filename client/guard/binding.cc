@@ -36,8 +36,9 @@ void check_lists(const std::vector<Declaration>& declarations) {
   for (std::size_t rank = 1; rank < declarations.size(); ++rank) {
     const std::string here = names_of(declarations[rank]);
     if (here != first) {
-      throw Error("bind: rank 0 declares the lists" + first + ", rank " + std::to_string(rank) +
-                  here + "; declare the same on all, empty where a rank holds nothing");
+      std::string problem = "bind: rank 0 declares the lists" + first;
+      problem += ", rank " + std::to_string(rank) + here;
+      throw Error(problem + "; declare the same on all, empty where a rank holds nothing");
     }
   }
 }

@@ -164,7 +164,8 @@ std::string check_place(const TensorShard& shard) {
     return "start and extent need a shape; give the shape of the whole tensor";
   }
   if (!shard.shape.empty()) {
-    if (const std::string problem = check_box(shard); !problem.empty()) return problem;
+    std::string problem = check_box(shard);
+    if (!problem.empty()) return problem;
   }
   const std::uint64_t room = shard.shape.empty()
                                  ? total_of(shard)
@@ -193,8 +194,8 @@ std::string check_shard(const TensorShard& shard) {
 
 std::string check_shards(std::span<const TensorShard> shards, const std::string& list) {
   for (const TensorShard& shard : shards) {
-    const std::string problem = check_shard(shard);
-    if (!problem.empty()) return list + ": " + problem;
+    std::string problem = check_shard(shard);
+    if (!problem.empty()) return problem.insert(0, list + ": ");
   }
   return {};
 }

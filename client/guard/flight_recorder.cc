@@ -90,27 +90,11 @@ bool FlightRecorder::copy(std::uint64_t sequence, FlightStep& step, FlightEntry*
 
 bool FlightRecorder::read(const std::uint64_t* last_step, FlightRecording& out) const {
   const std::uint64_t newest = written_.load(std::memory_order_acquire);
-  const std::size_t width = tensors_.size();
-  std::vector<FlightEntry> entries(width);
-  FlightStep step;
-  std::vector<FlightStep> steps;  // the newest first
-  std::vector<FlightEntry> all;
-  for (std::uint64_t s = newest; s > 0 && s + kFlightSlots > newest; --s) {
-    if (steps.size() == kFlightSteps) break;
-    if (!copy(s, step, entries.data())) continue;
-    if (steps.empty() && last_step != nullptr && step.step != *last_step) continue;
-    steps.push_back(step);
-    all.insert(all.end(), entries.begin(), entries.end());
+  FlightAssembly assembly(tensors_, last_step);
+  for (std::uint64_t s = newest; s > 0 && s + kFlightSlots > newest && !assembly.full(); --s) {
+    assembly.add([&](FlightStep& step, FlightEntry* entries) { return copy(s, step, entries); });
   }
-  if (steps.empty()) return false;
-  out.tensors = tensors_;
-  out.steps.assign(steps.rbegin(), steps.rend());
-  out.entries.clear();
-  for (std::size_t i = steps.size(); i-- > 0;) {
-    const auto row = all.begin() + static_cast<std::ptrdiff_t>(i * width);
-    out.entries.insert(out.entries.end(), row, row + static_cast<std::ptrdiff_t>(width));
-  }
-  return true;
+  return assembly.finish(out);
 }
 
 }  // namespace gradwarden::guard

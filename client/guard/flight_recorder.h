@@ -14,12 +14,12 @@
 #include <vector>
 
 #include "client/guard/binding.h"
+#include "client/guard/flight_assembly.h"
 #include "gradwarden/step_record.h"
 #include "kernels/numerics/statistics.h"
 
 namespace gradwarden::guard {
 
-inline constexpr std::size_t kFlightSteps = 64;
 inline constexpr std::size_t kFlightSlots = 96;
 
 // Of a rank with more shards (or stretches that replicas cut them into) the first are recorded: the

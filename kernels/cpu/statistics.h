@@ -9,8 +9,8 @@
 // value, subnormals included, neither overflow nor underflow; the L2 norm agrees with a float64
 // reference to 1e-6 relative and in practice to 1e-13. For fp64 input a power sum beyond float64
 // saturates to infinity, and squares below it vanish. The caller's rounding mode and flush-to-zero
-// setting change nothing. For p other than 1, 2 and infinity bits may differ between machines as
-// their libm's pow() does; on one machine they do not.
+// setting change nothing. For p other than 1/2, 1, 2, 3, 4 and infinity bits may differ between
+// machines as their libm's pow() does; on one machine they do not.
 //
 // Threads: one call at a time on one object, and on one ParallelFor.
 #ifndef GRADWARDEN_KERNELS_CPU_STATISTICS_H_

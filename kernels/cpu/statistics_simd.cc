@@ -62,7 +62,14 @@ constexpr std::size_t lane_of_group(std::size_t g) {
 // whether the target has a fused multiply-add. It would for float64.
 template <typename T, Power kPower>
 HWY_INLINE V64 add_power(V64 sum, V64 value) {
-  if constexpr (kPower != Power::kSquare) {
+  if constexpr (kPower == Power::kCube) {
+    return hn::Add(sum, hn::Abs(hn::Mul(hn::Mul(value, value), value)));
+  } else if constexpr (kPower == Power::kFourth) {
+    const V64 square = hn::Mul(value, value);
+    return hn::Add(sum, hn::Mul(square, square));
+  } else if constexpr (kPower == Power::kRoot) {
+    return hn::Add(sum, hn::Sqrt(hn::Abs(value)));
+  } else if constexpr (kPower != Power::kSquare) {
     return hn::Add(sum, hn::Abs(value));
   } else if constexpr (std::is_same_v<T, double>) {
     return hn::Add(sum, hn::Mul(value, value));
@@ -129,6 +136,12 @@ RowTotals add_rows_with(const void* data, std::size_t rows, Power power, double*
       return add_rows_of<T, Power::kNone>(bytes, rows, lanes);
     case Power::kAbs:
       return add_rows_of<T, Power::kAbs>(bytes, rows, lanes);
+    case Power::kCube:
+      return add_rows_of<T, Power::kCube>(bytes, rows, lanes);
+    case Power::kFourth:
+      return add_rows_of<T, Power::kFourth>(bytes, rows, lanes);
+    case Power::kRoot:
+      return add_rows_of<T, Power::kRoot>(bytes, rows, lanes);
     case Power::kSquare:
       break;
   }

@@ -23,6 +23,9 @@ enum class Power : std::uint8_t {
   kNone,    // no sum: the maximum norm, or a power that is summed elsewhere
   kAbs,     // |g|
   kSquare,  // g^2
+  kCube,    // |g|^3
+  kFourth,  // g^4
+  kRoot,    // |g|^(1/2)
 };
 
 struct RowTotals {

@@ -10,20 +10,14 @@
 #include "gradwarden/error.h"
 #include "gradwarden/guard.h"
 #include "tests/unit/ranks_harness.h"
+#include "tests/unit/shards.h"
 
 namespace gradwarden {
 namespace {
 
+using test::error_of;
+using test::whole;
 using testing::HasSubstr;
-
-TensorShard whole(const char* name, const char* group, std::vector<float>& values) {
-  TensorShard shard;
-  shard.name = name;
-  shard.group = group;
-  shard.data = values.data();
-  shard.count = values.size();
-  return shard;
-}
 
 TensorShard part(const char* name, std::vector<float>& values, std::uint64_t total,
                  std::uint64_t offset) {
@@ -31,15 +25,6 @@ TensorShard part(const char* name, std::vector<float>& values, std::uint64_t tot
   shard.total_count = total;
   shard.offset = offset;
   return shard;
-}
-
-std::string error_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
 }
 
 TEST(AdaptiveClip, KeepsEachTensorWithinItsRatioAndLeavesTheOthersAlone) {

@@ -12,6 +12,7 @@
 #include "gradwarden/guard.h"
 #include "gradwarden/mesh.h"
 #include "tests/unit/ranks_harness.h"
+#include "tests/unit/shards.h"
 
 namespace gradwarden {
 namespace {
@@ -37,10 +38,7 @@ std::vector<std::uint32_t> ranks_of(const ReplicaMismatch& m) {
 }
 
 TensorShard whole(const char* name, std::vector<float>& values, bool identical = false) {
-  TensorShard shard;
-  shard.name = name;
-  shard.data = values.data();
-  shard.count = values.size();
+  TensorShard shard = test::whole(name, "", values);
   shard.identical = identical;
   return shard;
 }

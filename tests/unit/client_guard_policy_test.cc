@@ -13,24 +13,14 @@
 #include "gradwarden/error.h"
 #include "gradwarden/guard.h"
 #include "tests/unit/ranks_harness.h"
+#include "tests/unit/shards.h"
 
 namespace gradwarden {
 namespace {
 
+using test::error_of;
+using test::whole;
 using testing::HasSubstr;
-
-TensorShard shard(const char* name, const char* group, std::vector<float>& values) {
-  return {name, group, values.data(), values.size(), DType::kFloat32, 0, 0};
-}
-
-std::string error_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
-}
 
 TEST(GuardPolicy, ClipsByAnyNormType) {
   struct Case {
@@ -44,7 +34,7 @@ TEST(GuardPolicy, ClipsByAnyNormType) {
     std::vector<float> a = {3, -4};
     std::vector<float> b = {12};
     Guard guard({.max_norm = 1, .norm_type = c.p}, ranks);
-    guard.bind(std::vector{shard("a", "", a), shard("b", "", b)});
+    guard.bind(std::vector{whole("a", "", a), whole("b", "", b)});
     const StepOutcome outcome = guard.step({.step = 1});
     EXPECT_NEAR(outcome.grad_norm, c.norm, 1e-6 * c.norm) << c.p;
     EXPECT_NEAR(outcome.clip_coefficient, 1 / (c.norm + 1e-6), 1e-9) << c.p;
@@ -56,7 +46,7 @@ TEST(GuardPolicy, NormTypesHoldOverShards) {
   for (const double p : {1.0, 3.0, std::numeric_limits<double>::infinity()}) {
     test::on_ranks(3, [&](Collective& ranks) {
       std::vector<float> part = {static_cast<float>(ranks.rank() + 1), -2};
-      TensorShard mine = shard("w", "", part);
+      TensorShard mine = whole("w", "", part);
       mine.total_count = 6;
       mine.offset = 2 * static_cast<std::uint64_t>(ranks.rank());
       Guard guard({.norm_type = p}, ranks);
@@ -78,8 +68,8 @@ TEST(GuardPolicy, ClipsEachGroupByItsOwnThresholdAndTheWholeByTheSmallerCoeffici
   std::vector<float> layer = {0.3F, 0.4F};  // norm 0.5
   std::vector<float> head = {6, 8};         // norm 10
   Guard guard({.max_norm = 25, .group_rules = {{"embed*", 5, 0}, {"head", 100, 0}}}, ranks);
-  guard.bind(std::vector{shard("e", "embedding", embedding), shard("l", "layer0", layer),
-                         shard("h", "head", head)});
+  guard.bind(std::vector{whole("e", "embedding", embedding), whole("l", "layer0", layer),
+                         whole("h", "head", head)});
   const StepOutcome outcome = guard.step({.step = 1});
   const double whole = 25 / (std::sqrt(2500 + 0.25 + 100) + 1e-6);
   EXPECT_EQ(outcome.decision, Decision::kClip);
@@ -96,7 +86,7 @@ TEST(GuardPolicy, SaysThatOnlyAGroupWasClipped) {
   std::vector<float> a = {3, 4};
   std::vector<float> b = {1};
   Guard guard({.group_rules = {{"a", 1, 0}}}, ranks);
-  guard.bind(std::vector{shard("a", "", a), shard("b", "", b)});
+  guard.bind(std::vector{whole("a", "", a), whole("b", "", b)});
   const StepOutcome outcome = guard.step({.step = 1});
   EXPECT_EQ(outcome.decision, Decision::kClip);
   EXPECT_EQ(outcome.reason, Reason::kGroupMaxNorm);
@@ -126,7 +116,7 @@ TEST(GuardPolicy, ClampsValuesWithARangeOfItsOwnForAGroup) {
   std::vector<float> recurrent = {-5, 0.5F, 5};
   std::vector<float> output = {-50, 7, 5};
   Guard guard({.value_limit = 1, .group_rules = {{"out*", 0, 10}}}, ranks);
-  guard.bind(std::vector{shard("r", "lstm", recurrent), shard("o", "output", output)});
+  guard.bind(std::vector{whole("r", "lstm", recurrent), whole("o", "output", output)});
   EXPECT_EQ(guard.step({.step = 1, .loss_scale = 1.0}).decision, Decision::kApply);
   EXPECT_EQ(recurrent, (std::vector<float>{-1, 0.5F, 1}));
   EXPECT_EQ(output, (std::vector<float>{-10, 7, 5}));
@@ -136,7 +126,7 @@ TEST(GuardPolicy, ClampsUnscaledValues) {
   SingleRank ranks;
   std::vector<float> g = {-5 * 64, 0.5F * 64};
   Guard guard({.value_limit = 1}, ranks);
-  guard.bind(std::vector{shard("w", "", g)});
+  guard.bind(std::vector{whole("w", "", g)});
   guard.step({.step = 1, .loss_scale = 64.0});
   EXPECT_EQ(g, (std::vector<float>{-1, 0.5F}));
 }
@@ -145,7 +135,7 @@ TEST(GuardPolicy, RefusesAGroupRuleThatMatchesNothing) {
   SingleRank ranks;
   std::vector<float> g = {1};
   Guard guard({.group_rules = {{"hed", 1, 0}}}, ranks);
-  const std::string error = error_of([&] { guard.bind(std::vector{shard("w", "head", g)}); });
+  const std::string error = error_of([&] { guard.bind(std::vector{whole("w", "head", g)}); });
   EXPECT_THAT(error, HasSubstr("\"hed\""));
   EXPECT_THAT(error, HasSubstr("\"head\""));
 }
@@ -187,7 +177,7 @@ const GuardOptions kAdaptive{.clip_rule = ClipRule::kZScore,
 
 struct Driven {
   explicit Driven(const GuardOptions& options = kAdaptive) : guard(options, ranks) {
-    guard.bind(std::vector{shard("w", "", gradient)});
+    guard.bind(std::vector{whole("w", "", gradient)});
   }
   StepOutcome step(float norm) {
     gradient[0] = norm;

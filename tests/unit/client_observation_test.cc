@@ -10,10 +10,13 @@
 #include "gradwarden/error.h"
 #include "gradwarden/guard.h"
 #include "tests/unit/ranks_harness.h"
+#include "tests/unit/shards.h"
 
 namespace gradwarden {
 namespace {
 
+using test::error_of;
+using test::whole;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
@@ -34,15 +37,6 @@ struct ObservingSink final : StepSink {
   std::vector<SignalStatistics> signals;
   std::vector<double> group_norms;
 };
-
-TensorShard whole(const char* name, const char* group, std::vector<float>& values) {
-  TensorShard shard;
-  shard.name = name;
-  shard.group = group;
-  shard.data = values.data();
-  shard.count = values.size();
-  return shard;
-}
 
 TEST(OtherTensors, AreSignalsOfTheirOwnByGroupEveryNthStep) {
   SingleRank ranks;
@@ -93,15 +87,6 @@ TEST(OtherTensors, CountEachElementOnceHoweverTheyAreShardedAndReplicated) {
     ASSERT_EQ(sink.signals.size(), 1U);
     EXPECT_DOUBLE_EQ(sink.signals[0].norm, std::sqrt(4 * 1 + 4 * 4));
   }
-}
-
-std::string error_of(const std::function<void()>& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return {};
 }
 
 TEST(OtherTensors, BadListsAreErrorsOnEveryRank) {

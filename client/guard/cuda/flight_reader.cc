@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "client/guard/cuda/mapped_words.h"
+#include "client/guard/flight_assembly.h"
 #include "client/guard/flight_recorder.h"
 #include "kernels/numerics/statistics.h"
 
@@ -63,27 +64,13 @@ bool FlightReader::copy(std::uint64_t fold, FlightStep& step, FlightEntry* entri
 bool FlightReader::read(const std::uint64_t* last_step, FlightRecording& out) const {
   if (tensors_.empty()) return false;
   const std::uint64_t folded = acquire_word(progress_->folded);
-  const std::size_t width = tensors_.size();
-  std::vector<FlightEntry> entries(width);
-  FlightStep step;
-  std::vector<FlightStep> steps;  // the newest first
-  std::vector<FlightEntry> all;
-  for (std::uint64_t fold = folded; fold > 0 && fold + kFlightRingSlots > folded; --fold) {
-    if (steps.size() == kFlightSteps) break;
-    if (!copy(fold - 1, step, entries.data())) continue;
-    if (steps.empty() && last_step != nullptr && step.step != *last_step) continue;
-    steps.push_back(step);
-    all.insert(all.end(), entries.begin(), entries.end());
+  FlightAssembly assembly(tensors_, last_step);
+  for (std::uint64_t fold = folded;
+       fold > 0 && fold + kFlightRingSlots > folded && !assembly.full(); --fold) {
+    assembly.add(
+        [&](FlightStep& step, FlightEntry* entries) { return copy(fold - 1, step, entries); });
   }
-  if (steps.empty()) return false;
-  out.tensors = tensors_;
-  out.steps.assign(steps.rbegin(), steps.rend());
-  out.entries.clear();
-  for (std::size_t i = steps.size(); i-- > 0;) {
-    const auto row = all.begin() + static_cast<std::ptrdiff_t>(i * width);
-    out.entries.insert(out.entries.end(), row, row + static_cast<std::ptrdiff_t>(width));
-  }
-  return true;
+  return assembly.finish(out);
 }
 
 }  // namespace gradwarden::guard

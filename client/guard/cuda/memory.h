@@ -7,6 +7,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -51,10 +52,11 @@ class DeviceMemory {
 // A copy on the device; `table` lives until the stream has been waited for.
 template <typename T>
 DeviceMemory upload_table(const std::vector<T>& table, cudaStream_t stream) {
-  DeviceMemory memory(table.size() * sizeof(T));
-  if (!table.empty()) {
-    require(cudaMemcpyAsync(memory.as<void>(), table.data(), table.size() * sizeof(T),
-                            cudaMemcpyHostToDevice, stream),
+  const std::span<const std::byte> bytes = std::as_bytes(std::span(table));
+  DeviceMemory memory(bytes.size());
+  if (!bytes.empty()) {
+    require(cudaMemcpyAsync(memory.as<void>(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice,
+                            stream),
             "copying the guard's tables to the device");
   }
   return memory;
