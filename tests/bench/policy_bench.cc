@@ -210,8 +210,12 @@ std::string cell(const Times& times, double unit) {
   return text;
 }
 
-void compare(const BenchModel& model, DType dtype, int repetitions, unsigned threads) {
-  const std::vector<Policy> list = policies();
+void compare(const BenchModel& model, DType dtype, int repetitions, unsigned threads,
+             const std::string& only) {
+  std::vector<Policy> list = policies();
+  std::erase_if(list, [&](const Policy& policy) {
+    return std::string_view(policy.name).find(only) == std::string_view::npos;
+  });
   const auto gradients = gradients_of(model, dtype);
   const auto leaves = measure(list, *gradients, false, repetitions, threads);
   const auto clips = measure(list, *gradients, true, repetitions, threads);
@@ -231,10 +235,10 @@ void compare(const BenchModel& model, DType dtype, int repetitions, unsigned thr
   std::fflush(stdout);
 }
 
-void run(int repetitions, unsigned threads) {
-  compare({"one tensor of 1000", {1000}}, DType::kFloat32, 100 * repetitions, threads);
-  compare(gpt2_124m(), DType::kFloat32, repetitions, threads);
-  compare(gpt2_124m(), DType::kBFloat16, repetitions, threads);
+void run(int repetitions, unsigned threads, const std::string& only) {
+  compare({"one tensor of 1000", {1000}}, DType::kFloat32, 100 * repetitions, threads, only);
+  compare(gpt2_124m(), DType::kFloat32, repetitions, threads, only);
+  compare(gpt2_124m(), DType::kBFloat16, repetitions, threads, only);
 }
 
 }  // namespace
@@ -243,9 +247,12 @@ void run(int repetitions, unsigned threads) {
 int main(int argc, char** argv) {
   const long repetitions = argc > 1 ? std::strtol(argv[1], nullptr, 10) : 15;
   const long threads = argc > 2 ? std::strtol(argv[2], nullptr, 10) : 1;
+  const std::string only = argc > 3 ? argv[3] : "";
   if (repetitions < 1 || threads < 1) {
-    std::fprintf(stderr, "usage: policy_bench [repetitions >= 1] [threads >= 1]\n");
+    std::fprintf(stderr,
+                 "usage: policy_bench [repetitions >= 1] [threads >= 1] [part of a policy's name]\n"
+                 "example: policy_bench 21 1 norm\n");
     return 2;
   }
-  gradwarden::bench::run(static_cast<int>(repetitions), static_cast<unsigned>(threads));
+  gradwarden::bench::run(static_cast<int>(repetitions), static_cast<unsigned>(threads), only);
 }
