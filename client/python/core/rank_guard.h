@@ -47,6 +47,11 @@ class RankGuard {
   const std::vector<Bound>& bound() const { return bound_; }
   const std::vector<Bound>& bound_parameters() const { return bound_parameters_; }
 
+  // In all of them.
+  std::uint64_t elements() const { return elements_; }
+  // Of the run: a single rank waits for nobody.
+  bool single() const { return single_; }
+
   // Zeros, as many as the largest bound gradient has: what a parameter without a gradient is read
   // as. Memory is taken from the system where it is first asked for.
   void* zeros();
@@ -91,6 +96,7 @@ class RankGuard {
 
   const pid_t process_;
   const GuardOptions options_;
+  const bool single_;
   std::unique_ptr<Collective> ranks_;
   std::unique_ptr<Reporter> reporter_;
   std::unique_ptr<LastStep> last_;
@@ -98,6 +104,7 @@ class RankGuard {
 #ifdef GRADWARDEN_PYTHON_CUDA
   std::unique_ptr<DeviceRankGuard> device_;
 #endif
+  std::uint64_t elements_ = 0;
   std::vector<Bound> bound_;
   std::vector<Bound> bound_parameters_;
   std::unique_ptr<void, Free> zeros_;
