@@ -57,7 +57,6 @@ bool FlightReader::copy(std::uint64_t fold, FlightStep& step, FlightEntry* entri
   }
   step = {header.step, header.norm, static_cast<Decision>(header.decision),
           static_cast<Reason>(header.reason)};
-  std::atomic_thread_fence(std::memory_order_acquire);
   return relaxed_word(progress_->folded) < fold + kFlightRingSlots;
 }
 

@@ -50,9 +50,8 @@ InspectionReader::Read InspectionReader::read(std::uint64_t number,
     parts_ = {slot.audit != 0, slot.signals != 0};
     const auto* words = reinterpret_cast<const std::uint64_t*>(at + sizeof(InspectionSlot));
     const std::size_t count = kernels::cuda::block_bytes(sizes_, parts_) * world_size_ / 8;
-    for (std::size_t i = 0; i < count; ++i) blocks_[i] = relaxed_word(words[i]);
+    for (std::size_t i = 0; i < count; ++i) blocks_[i] = acquire_word(words[i]);
   }
-  std::atomic_thread_fence(std::memory_order_acquire);
   if (relaxed_word(progress_->delivered) >= number + slot_count_) return Read::kOverwritten;
   return slot.sequence == sequence  ? Read::kThis
          : slot.sequence < sequence ? Read::kEarlier

@@ -55,8 +55,7 @@ RecordReader::Read RecordReader::read(std::uint64_t sequence, std::span<std::uin
   const std::uint64_t end = acquire_word(words[kEndWord]);
   if (end < sequence) return Read::kNotYet;
   if (end > sequence) return Read::kOverwritten;
-  for (std::size_t i = 0; i < out.size(); ++i) out[i] = relaxed_word(words[i]);
-  std::atomic_thread_fence(std::memory_order_acquire);
+  for (std::size_t i = 0; i < out.size(); ++i) out[i] = acquire_word(words[i]);
   return relaxed_word(words[kBeginWord]) == sequence ? Read::kDone : Read::kOverwritten;
 }
 
