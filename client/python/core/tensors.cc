@@ -102,6 +102,7 @@ void use_torch(nb::handle tensor_type, nb::handle parameter_type) {
 
 bool view_of(PyObject* object, TensorView& out) {
   const Torch& known = torch();
+  if (known.table == nullptr) return false;
   if (Py_TYPE(object) != known.tensor && Py_TYPE(object) != known.parameter) return false;
   nb::dlpack::dltensor tensor;
   if (known.table->view_from_object(object, &tensor) != 0) {
