@@ -74,12 +74,12 @@ class DTensorSource(Source):
                 raise Error(f"the gradient of {self.name!r} is on another mesh than its parameter")
             gradient = gradient.redistribute(placements=self._placements)
             self.parameter.grad = gradient
-        local: Any = gradient.to_local()
+        local: torch.Tensor = gradient.to_local()
         if hasattr(local, "wait"):  # a collective may still be under way
             local = local.wait()
         if local.layout != torch.strided or self._in_order(local):
             return local
-        dense = local.permute(self._order).contiguous().permute([self._order.index(d) for d in range(local.ndim)])
+        dense: torch.Tensor = local.permute(self._order).contiguous().permute([self._order.index(d) for d in range(local.ndim)])
         whole = self.parameter
         whole.grad = DTensor.from_local(dense, self._mesh, self._placements, shape=whole.shape, stride=whole.stride())
         return dense

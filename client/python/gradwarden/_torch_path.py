@@ -70,7 +70,7 @@ class TorchPath:
         table = self._empty([one.count for one in self._stretches])
         if tensors:
             table[present] = read(tensors, self._norm_type)
-        outcome, scalings = self._core.step_outside(table, *arguments)
+        outcome, scalings = self._core.step_outside(table, *arguments)  # type: ignore[arg-type]
         scale(tensors, [scalings[i] for i in present])
         return outcome
 
@@ -78,13 +78,13 @@ class TorchPath:
         """Of the gradients before their reduction: those that were found, or where the views say."""
         if views:
             local = [flat(views[slot.parameter_name]) for slot in self._slots if slot.in_bucket]
-            self._core.observe_local_outside(read(local, self._norm_type))
+            self._core.observe_local_outside(read(local, self._norm_type))  # type: ignore[arg-type]
             return
         table = self._empty([slot.piece.count for slot in self._slots])
         present = [i for i, gradient in enumerate(self._gradients) if gradient is not None]
         if present:
             table[present] = read([g for g in self._gradients if g is not None], self._norm_type)
-        self._core.observe_local_outside(table)
+        self._core.observe_local_outside(table)  # type: ignore[arg-type]
 
     def _part(self, stretch: Any) -> torch.Tensor | None:
         gradient = self._gradients[stretch.shard]
@@ -112,10 +112,10 @@ def read(tensors: Sequence[torch.Tensor], norm_type: float, *, single: bool | No
     table = torch.zeros(len(tensors), _COLUMNS, dtype=torch.float64)
     table[:, 5] = -1
     held = [i for i, tensor in enumerate(tensors) if tensor.numel()]
-    by_device: dict[torch.device, list[int]] = {}
+    alike: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for i in held:
-        by_device.setdefault(tensors[i].device, []).append(i)
-    for device, places in by_device.items():
+        alike.setdefault((tensors[i].device, tensors[i].dtype), []).append(i)
+    for (device, _), places in alike.items():
         low = without_float64(device) if single is None else single
         table[places] = _statistics([tensors[i] for i in places], norm_type, low)
     for i in held:
@@ -125,8 +125,8 @@ def read(tensors: Sequence[torch.Tensor], norm_type: float, *, single: bool | No
 
 
 def _statistics(tensors: list[torch.Tensor], norm_type: float, single: bool) -> torch.Tensor:
-    """Power sums, maxima and zeros of tensors of one device; the first two are not finite where the elements are not."""
-    largest = torch.stack([_norm(tensor, math.inf) for tensor in tensors])
+    """Power sums, maxima and zeros of tensors of one device and dtype; not finite where the elements are not, but for zeros."""
+    largest = torch.stack(torch._foreach_norm(tensors, math.inf))
     zeros = torch.stack([tensor.numel() - torch.count_nonzero(tensor) for tensor in tensors])
     rows = torch.zeros(len(tensors), _COLUMNS, dtype=torch.float64)
     rows[:, 5] = -1
@@ -138,15 +138,10 @@ def _statistics(tensors: list[torch.Tensor], norm_type: float, single: bool) -> 
         powers = [_chunked(t, m, norm_type) for t, m in zip(tensors, rows[:, 1].tolist())]
         rows[:, 0] = torch.tensor(powers, dtype=torch.float64)
         return rows
-    norms = torch.stack([_norm(tensor, norm_type) for tensor in tensors])
+    norms = torch.stack(torch._foreach_norm(tensors, norm_type, dtype=torch.float64))
     told = torch.stack([norms, largest.double(), zeros.double()]).cpu()  # the one wait
     rows[:, 0], rows[:, 1], rows[:, 4] = told[0].pow(norm_type), told[1], told[2]
     return rows
-
-
-def _norm(tensor: torch.Tensor, order: float) -> torch.Tensor:
-    wide = None if math.isinf(order) else torch.float64
-    return torch.linalg.vector_norm(tensor, order, dtype=wide)
 
 
 def _chunked(tensor: torch.Tensor, largest: float, norm_type: float) -> float:
@@ -157,18 +152,19 @@ def _chunked(tensor: torch.Tensor, largest: float, norm_type: float) -> float:
     _, exponent = math.frexp(largest)
     half = exponent // 2
     sums = []
-    for part in tensor.split(_CHUNK * 1024):
+    for part in torch.split(tensor, _CHUNK * 1024):
         scaled = part.float().abs() * 2.0**-half * 2.0 ** (half - exponent)
         powers = scaled.square() if norm_type == 2 else scaled.pow(norm_type)
         whole = powers.numel() // _CHUNK * _CHUNK
         sums.append(powers[:whole].view(-1, _CHUNK).sum(1))
         sums.append(powers[whole:].sum().view(1))
-    return torch.cat(sums).cpu().double().sum().item() * 2.0 ** (exponent * norm_type)
+    power: float = torch.cat(sums).cpu().double().sum().item() * 2.0 ** (exponent * norm_type)
+    return power
 
 
 def _with_non_finite(tensor: torch.Tensor, norm_type: float, single: bool | None) -> torch.Tensor:
     """Of a tensor with NaN or Inf: its finite elements, and how many are not. The step is about to be skipped."""
-    finite = torch.isfinite(tensor)
+    finite: torch.Tensor = torch.isfinite(tensor)
     nan, bad = int(torch.isnan(tensor).sum()), int((~finite).sum())
     row = read([torch.where(finite, tensor, torch.zeros_like(tensor))], norm_type, single=single)[0]
     row[2], row[3] = nan, bad - nan
