@@ -5,7 +5,7 @@ if(GRADWARDEN_DAEMON)
 endif()
 foreach(case clip daemon ddp_hook examples guard inputs layouts mirror monitoring placements sharding torch_path training)
   add_test(NAME Python.${case} COMMAND ${Python_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/python/test_${case}.py -v)
-  set_tests_properties(Python.${case} PROPERTIES ENVIRONMENT "${environment}" LABELS "python;no-tsan" TIMEOUT 300
+  set_tests_properties(Python.${case} PROPERTIES ENVIRONMENT "${environment}" LABELS "python;no-tsan" TIMEOUT 900
     PROCESSORS 2)
 endforeach()
 
@@ -15,7 +15,7 @@ file(GLOB trainers ${PROJECT_SOURCE_DIR}/build/tools/trainers/lib/python*/site-p
 foreach(case lightning transformers)
   add_test(NAME Python.${case} COMMAND ${Python_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/python/test_${case}.py -v)
   set_tests_properties(Python.${case} PROPERTIES ENVIRONMENT "PYTHONPATH=${GRADWARDEN_PYTHON_PATH}:${trainers}"
-    LABELS "python;no-tsan" TIMEOUT 300 PROCESSORS 2 SKIP_RETURN_CODE 77)
+    LABELS "python;no-tsan" TIMEOUT 900 PROCESSORS 2 SKIP_RETURN_CODE 77)
 endforeach()
 
 # The same module with its kernels, CUDA runtime and all emulated, for the package's way with gradients in GPU memory.
@@ -44,5 +44,5 @@ if(GRADWARDEN_EMULATED_RUNTIME)
   add_test(NAME Python.device_path
     COMMAND ${Python_EXECUTABLE} -B ${CMAKE_CURRENT_SOURCE_DIR}/python/test_device_path.py -v)
   set_tests_properties(Python.device_path PROPERTIES ENVIRONMENT PYTHONPATH=${emulated}
-    LABELS "python;no-tsan;emulator" TIMEOUT 300 PROCESSORS 2)
+    LABELS "python;no-tsan;emulator" TIMEOUT 900 PROCESSORS 2)
 endif()

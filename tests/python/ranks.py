@@ -26,7 +26,7 @@ class RanksTest(unittest.TestCase):
     def run_ranks(self, world, function, *arguments):
         """What `function(rank, world, *arguments)` returned on each rank; fails unless every rank ended by itself."""
         with tempfile.TemporaryDirectory() as directory:
-            context = multiprocessing.get_context("spawn")
+            context = multiprocessing.get_context("forkserver")
             ranks = [
                 context.Process(target=_rank_main, args=(rank, world, directory, function, arguments))
                 for rank in range(world)
