@@ -1,7 +1,7 @@
 # Client: guard, collectives, reporter.
 gradwarden_test(client_guard_test
-  SOURCES unit/client_adaptive_clip_test.cc unit/client_annotations_test.cc unit/client_audit_test.cc unit/client_collective_test.cc
-          unit/client_flight_recorder_test.cc unit/client_guard_policy_test.cc unit/client_guard_test.cc unit/client_layout_test.cc
+  SOURCES unit/allocation_counter.cc unit/client_adaptive_clip_test.cc unit/client_annotations_test.cc unit/client_audit_test.cc unit/client_collective_test.cc
+          unit/client_flight_recorder_test.cc unit/client_guard_policy_test.cc unit/client_guard_test.cc unit/client_layout_test.cc unit/client_moves_test.cc unit/client_outside_test.cc
           unit/client_observation_test.cc property/guard_mesh_test.cc property/guard_sharding_test.cc
   LIBS gradwarden_client_guard gradwarden_client_collective)
 

@@ -91,6 +91,10 @@ if ! $quick && ! deploy/fetch_torch.sh build/tools/torch >/dev/null; then
   torch_note="NOT COMPARED WITH TORCH: it could not be fetched, so the tests TorchAgreement.* were skipped"
   echo "$torch_note"
 fi
+# The callbacks of trainers that stand on torch, likewise.
+if ! $quick && [[ -z $torch_note ]] && ! deploy/fetch_trainers.sh build/tools/trainers build/tools/torch >/dev/null; then
+  echo "transformers and Lightning could not be fetched: the tests of their callbacks are skipped"
+fi
 export CTEST_OUTPUT_ON_FAILURE=1
 # Where ccache is used, a second clone finds what the first compiled.
 export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=true
@@ -103,6 +107,12 @@ run_ctest release ${filter:+-R "$filter"}
 if $quick; then
   finish
   exit $((failed > 0))
+fi
+
+if [[ -z $torch_note && -x build/release/daemon/cli/gradwarden ]]; then
+  report "Python wheel"
+  check "the wheel carries what it needs and clashes with nothing" tests/python/check_wheel.sh \
+    build/tools/torch/bin/python build/release/daemon/app/gradwardend build/release/daemon/cli/gradwarden
 fi
 
 report "format"

@@ -1,6 +1,7 @@
 #include "client/guard/audit.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "kernels/numerics/statistics.h"
@@ -105,12 +106,16 @@ void Audit::plan(const std::vector<Region>& regions, const Reading& gradients,
   sums_.assign(regions.size(), {});
 }
 
-std::span<const RegionSums> Audit::take(double norm_type) noexcept {
-  kernel_.run(digests_);
+std::span<const RegionSums> Audit::take(double norm_type, bool readable) noexcept {
+  for (std::size_t i = 0; readable && i < sources_.size(); ++i) {
+    kernel_.move(i, sources_[i].reading->segments()[sources_[i].segment].data);
+  }
+  if (readable) kernel_.run(digests_);
   std::fill(sums_.begin(), sums_.end(), RegionSums{});
   for (std::size_t i = 0; i < sources_.size(); ++i) {
     const Source& source = sources_[i];
     const kernels::Statistics& s = source.reading->statistics()[source.segment];
+    if (!readable) digests_[i] = std::bit_cast<std::uint64_t>(s.power_sum + s.max_abs);
     RegionSums& sums = sums_[source.region];
     sums.digest += digests_[i];
     sums.power_sum =

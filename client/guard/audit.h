@@ -49,8 +49,9 @@ class Audit {
 
   std::size_t block_bytes() const noexcept { return sums_.size() * sizeof(RegionSums); }
 
-  // Reads what is audited; the power sums are those of the last run of the two readings.
-  std::span<const RegionSums> take(double norm_type) noexcept;
+  // Reads what is audited; the power sums are those of the last run of the two readings. Without
+  // `readable` memory those are all that is compared.
+  std::span<const RegionSums> take(double norm_type, bool readable = true) noexcept;
 
  private:
   struct Source {

@@ -56,6 +56,7 @@ void Guard::Impl::bind(const Bindings& bindings) {
   group_policies = guard::group_policies(options, binding.groups);
   adaptive.plan(guard::adaptive_ratios(binding, group_policies), options.adaptive_clip_least_norm,
                 options.norm_type);
+  parameter_count = bindings.parameters.size();
   plan();
   begin_reporting();
   bound = true;
@@ -111,6 +112,42 @@ void Guard::Impl::begin_reporting() {
   guard::agree(problem, ranks);
 }
 
+// `shard_count` is that of the list given to bind; `segments` are cut from its shards.
+void Guard::Impl::check_move(std::span<const guard::Segment> segments, std::size_t shard_count,
+                             std::span<void* const> data, const char* call) const {
+  const auto refuse = [call](const std::string& why) {
+    throw Error(std::string("guard: ") + call + why);
+  };
+  if (!bound) refuse(" before bind(); call bind() with the tensors first");
+  if (data.size() != shard_count) {
+    refuse(" with " + std::to_string(data.size()) + " addresses; bind() was given " +
+           std::to_string(shard_count) + " shards");
+  }
+  for (const guard::Segment& segment : segments) {
+    if (segment.count == 0 || data[segment.shard] != nullptr) continue;
+    refuse(": null for tensor \"" + binding.tensors[segment.tensor] + "\", which has elements");
+  }
+}
+
+void Guard::Impl::update_gradients(std::span<void* const> data) {
+  check_move(shards.segments(), binding.shard_count, data, "update_gradients()");
+  shards.move(data);
+  for (std::size_t i = 0; i < scaled.size(); ++i) scaled[i].data = shards.segments()[i].data;
+}
+
+void Guard::Impl::update_local(std::span<void* const> data) {
+  check_move(local.segments(), binding.local.size(), data, "update_local()");
+  local.move(data);
+}
+
+void Guard::Impl::update_parameters(std::span<void* const> data) {
+  const bool any = guard::parameters_of(binding) != nullptr;  // the first list, then
+  std::span<const guard::Segment> segments;
+  if (any) segments = others.reading(0).segments();
+  check_move(segments, parameter_count, data, "update_parameters()");
+  if (any) others.reading(0).move(data);
+}
+
 bool Guard::Impl::flight(std::uint64_t last_step, FlightRecording& out) {
   return last_step == kNewestStep ? recorder.read_newest(out) : recorder.read(last_step, out);
 }
@@ -127,13 +164,63 @@ void Guard::bind(const Bindings& bindings) {
   impl_->bind(bindings);
 }
 
+void Guard::update_gradients(std::span<void* const> data) {
+  const OneCall call(impl_->busy, "update_gradients()");
+  impl_->update_gradients(data);
+}
+
+void Guard::update_local(std::span<void* const> data) {
+  const OneCall call(impl_->busy, "update_local()");
+  impl_->update_local(data);
+}
+
+void Guard::update_parameters(std::span<void* const> data) {
+  const OneCall call(impl_->busy, "update_parameters()");
+  impl_->update_parameters(data);
+}
+
 void Guard::observe_local() noexcept { impl_->observe_local(); }
+
+void Guard::observe_local(std::span<const StretchStatistics> found) {
+  const OneCall call(impl_->busy, "observe_local()");
+  impl_->observe_local(found);
+}
 
 StepOutcome Guard::step(const StepInput& input) {
   const OneCall call(impl_->busy, "step()");
   if (!impl_->bound)
     throw Error("guard: step() before bind(); call bind() with the gradients first");
-  return impl_->step(input);
+  return impl_->step(input, {}, {});
+}
+
+StepOutcome Guard::step(const StepInput& input, std::span<const StretchStatistics> found,
+                        std::span<StretchScaling> to_do) {
+  const OneCall call(impl_->busy, "step()");
+  if (!impl_->bound)
+    throw Error("guard: step() before bind(); call bind() with the gradients first");
+  if (!impl_->binding.others.empty()) {
+    throw Error(
+        "guard: step() with statistics of gradients elsewhere; bind no other tensors, which are "
+        "read "
+        "in host memory");
+  }
+  const std::size_t expected = impl_->shards.segments().size();
+  if (found.size() != expected || to_do.size() != expected) {
+    throw Error("guard: step() with statistics of " + std::to_string(found.size()) +
+                " stretches and room for " + std::to_string(to_do.size()) + "; there are " +
+                std::to_string(expected));
+  }
+  std::fill(to_do.begin(), to_do.end(), StretchScaling{});
+  return impl_->step(input, found, to_do);
+}
+
+std::vector<Stretch> Guard::stretches() const {
+  std::vector<Stretch> stretches;
+  for (const guard::Segment& segment : impl_->shards.segments()) {
+    stretches.push_back(
+        {segment.shard, segment.byte_offset / dtype_bytes(segment.dtype), segment.count});
+  }
+  return stretches;
 }
 
 std::vector<std::byte> Guard::save_state() const {

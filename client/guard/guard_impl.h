@@ -35,19 +35,29 @@ struct Guard::Impl final : StepSource {
   ~Impl() override;
 
   void bind(const Bindings& bindings);
+  bool observes() const noexcept;
   void observe_local() noexcept;
-  StepOutcome step(const StepInput& input) noexcept;
+  void observe_local(std::span<const StretchStatistics> found);
+  // `found` and `to_do` are empty where the guard itself reads and scales.
+  StepOutcome step(const StepInput& input, std::span<const StretchStatistics> found,
+                   std::span<StretchScaling> to_do) noexcept;
 
   // The sink's thread: host steps are submitted by the trainer's own.
   void drain(StepSink&) noexcept override {}
   bool flight(std::uint64_t last_step, FlightRecording& out) override;
 
+  void check_move(std::span<const guard::Segment> segments, std::size_t shard_count,
+                  std::span<void* const> data, const char* call) const;
+  void update_gradients(std::span<void* const> data);
+  void update_local(std::span<void* const> data);
+  void update_parameters(std::span<void* const> data);
+
   void plan();
   void begin_reporting();
   Extras extras_of(std::uint64_t of_sequence) const noexcept;
-  void read(const Extras& extras) noexcept;
+  void read(const Extras& extras, std::span<const StretchStatistics> found) noexcept;
   void summarize(const StepInput& input, const Extras& extras) noexcept;
-  bool exchange(const StepInput& input) noexcept;
+  bool exchange(const StepInput& input, std::span<const StretchStatistics> found) noexcept;
   void take_extras(const Extras& extras) noexcept;
   bool non_finite() const noexcept { return global.nan_count + global.inf_count != 0; }
   kernels::StepVerdict decide(bool agreed) noexcept;
@@ -55,7 +65,8 @@ struct Guard::Impl final : StepSource {
   void clip_groups(StepOutcome& outcome) noexcept;
   double coefficient_of(const guard::Segment& segment) const noexcept;
   double limit_of(const guard::Segment& segment) const noexcept;
-  void act(const StepOutcome& outcome) noexcept;
+  bool optimizer_scales(const StepInput& input, const StepOutcome& outcome) const noexcept;
+  void act(const StepOutcome& outcome, std::span<StretchScaling> to_do) noexcept;
   void record(const StepInput& input, const StepOutcome& outcome,
               const kernels::StepVerdict& verdict) noexcept;
   std::span<const NonFiniteTensor> findings() noexcept;
@@ -71,7 +82,9 @@ struct Guard::Impl final : StepSource {
   guard::Binding binding;
   bool bound = false;
   bool observed = false;
-  std::uint64_t sequence = 0;  // steps since bind
+  bool outside = false;             // the last step's gradients were read and scaled by the caller
+  std::size_t parameter_count = 0;  // in the list given to bind
+  std::uint64_t sequence = 0;       // steps since bind
   guard::Reading shards{threads};
   guard::Reading local{threads};
   guard::OtherTensors others{threads};

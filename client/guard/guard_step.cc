@@ -4,26 +4,47 @@
 #include <limits>
 
 #include "client/guard/guard_impl.h"
+#include "gradwarden/error.h"
 
 namespace gradwarden {
 
 using guard::GroupSummary;
 using guard::RankHeader;
 
+bool Guard::Impl::observes() const noexcept {
+  return bound && !local.empty() && sequence % options.local_every == 0;
+}
+
 void Guard::Impl::observe_local() noexcept {
-  if (!bound || local.empty() || sequence % options.local_every != 0) return;
+  if (!observes()) return;
   local.run(options.norm_type);
   observed = true;
 }
 
-StepOutcome Guard::Impl::step(const StepInput& input) noexcept {
-  const kernels::StepVerdict verdict = decide(exchange(input));
+void Guard::Impl::observe_local(std::span<const StretchStatistics> found) {
+  if (!observes()) return;
+  if (found.size() != local.segments().size()) {
+    throw Error("guard: observe_local() with statistics of " + std::to_string(found.size()) +
+                " shards; bind() was given " + std::to_string(local.segments().size()));
+  }
+  local.take(found);
+  observed = true;
+}
+
+StepOutcome Guard::Impl::step(const StepInput& input, std::span<const StretchStatistics> found,
+                              std::span<StretchScaling> to_do) noexcept {
+  const kernels::StepVerdict verdict = decide(exchange(input, found));
   StepOutcome outcome = outcome_of(verdict);
   clip_groups(outcome);
   recorder.write({input.step, outcome.grad_norm, outcome.decision, outcome.reason},
                  shards.statistics(), options.norm_type);
   if (sink != nullptr) record(input, outcome, verdict);
-  act(outcome);
+  if (optimizer_scales(input, outcome)) {
+    const double scale = global.loss_scale > 0 ? global.loss_scale : 1.0;
+    outcome.grad_scale = scale / (outcome.shadow ? 1.0 : outcome.clip_coefficient);
+  } else {
+    act(outcome, to_do);
+  }
   observed = false;
   return outcome;
 }
@@ -46,8 +67,13 @@ Guard::Impl::Extras Guard::Impl::extras_of(std::uint64_t of_sequence) const noex
 }
 
 // Each list once, and only those that the step needs.
-void Guard::Impl::read(const Extras& extras) noexcept {
-  shards.run(options.norm_type);
+void Guard::Impl::read(const Extras& extras, std::span<const StretchStatistics> found) noexcept {
+  outside = !found.empty();
+  if (outside) {
+    shards.take(found);
+  } else {
+    shards.run(options.norm_type);
+  }
   const bool parameters = guard::parameters_of(binding) != nullptr;
   for (std::size_t list = 0; list < binding.others.size(); ++list) {
     const bool needed = parameters && list == 0 && (adaptive.on() || extras.audit);
@@ -59,6 +85,7 @@ void Guard::Impl::summarize(const StepInput& input, const Extras& extras) noexce
   RankHeader header;
   header.sequence = sequence;
   header.loss_scale = input.loss_scale.value_or(0);
+  if (input.unscaled && header.loss_scale > 0) header.loss_scale = 1;
   guard::summarize_shards(shards.segments(), shards.statistics(), options.norm_type, header,
                           groups);
   if (observed) {
@@ -76,7 +103,7 @@ void Guard::Impl::summarize(const StepInput& input, const Extras& extras) noexce
     append(sums.data(), sums.size_bytes());
   }
   if (extras.audit) {
-    const auto sums = audit.take(options.norm_type);
+    const auto sums = audit.take(options.norm_type, !outside);
     append(sums.data(), sums.size_bytes());
   }
   if (extras.signals) {
@@ -87,9 +114,10 @@ void Guard::Impl::summarize(const StepInput& input, const Extras& extras) noexce
 
 // One pass over the shards, one all-gather. False if the ranks could not exchange or are at
 // different steps; `global` is then this rank's alone.
-bool Guard::Impl::exchange(const StepInput& input) noexcept {
+bool Guard::Impl::exchange(const StepInput& input,
+                           std::span<const StretchStatistics> found) noexcept {
   const Extras extras = extras_of(++sequence);
-  read(extras);
+  read(extras, found);
   summarize(input, extras);
   const auto world = static_cast<std::size_t>(ranks.size());
   const bool agreed = ranks.all_gather(mine.data(), gathered.data(), extras.bytes);
@@ -182,9 +210,23 @@ double Guard::Impl::limit_of(const guard::Segment& segment) const noexcept {
                                coefficient_of(segment));
 }
 
+// Whether one factor for all gradients says everything that act() would do. Not with a coefficient
+// of 0, which would be divided by.
+bool Guard::Impl::optimizer_scales(const StepInput& input,
+                                   const StepOutcome& outcome) const noexcept {
+  if (!input.optimizer_scales || !outcome.should_update()) return false;
+  if (outcome.shadow) return true;
+  if (outcome.clipped_groups + outcome.clipped_tensors != 0 || !(outcome.clip_coefficient > 0)) {
+    return false;
+  }
+  const auto& segments = shards.segments();
+  return std::none_of(segments.begin(), segments.end(),
+                      [this](const guard::Segment& segment) { return limit_of(segment) > 0; });
+}
+
 // The one write to gradient memory: clip coefficients, loss scale and limits in one pass. A skipped
 // step is left untouched.
-void Guard::Impl::act(const StepOutcome& outcome) noexcept {
+void Guard::Impl::act(const StepOutcome& outcome, std::span<StretchScaling> to_do) noexcept {
   if (!outcome.should_update()) return;
   const double unscale = global.loss_scale > 0 ? 1.0 / global.loss_scale : 1.0;
   for (std::size_t i = 0; i < scaled.size(); ++i) {
@@ -196,14 +238,21 @@ void Guard::Impl::act(const StepOutcome& outcome) noexcept {
     if (global.loss_scale > 0) scalings[i].factor /= global.loss_scale;
     scalings[i].limit = limit_of(segment);
   }
-  kernels::scale(scaled, scalings, threads);
+  if (!outside) {
+    kernels::scale(scaled, scalings, threads);
+    return;
+  }
+  for (std::size_t i = 0; i < to_do.size(); ++i) to_do[i] = {scalings[i].factor, scalings[i].limit};
 }
 
-// Rank 0 tells what all ranks found first; the others every tensor of their own.
+// Every tensor of this rank's own; on rank 0 after what each rank found first.
 std::span<const NonFiniteTensor> Guard::Impl::findings() noexcept {
-  if (ranks.rank() == 0) return global.non_finite;
   own.clear();
   const auto rank = static_cast<std::uint32_t>(ranks.rank());
+  if (rank == 0) {
+    if (global.non_finite.empty()) return {};
+    own.assign(global.non_finite.begin(), global.non_finite.end());
+  }
   if (observed) {
     guard::append_own_non_finite(local.segments(), local.statistics(), rank, true, own);
   }

@@ -38,6 +38,7 @@ class OtherTensors {
   // Takes the statistics of one list.
   void read(std::size_t list, double norm_type) noexcept { readings_[list]->run(norm_type); }
   const Reading& reading(std::size_t list) const noexcept { return *readings_[list]; }
+  Reading& reading(std::size_t list) noexcept { return *readings_[list]; }
 
   // This rank's block, from the last statistics of each list.
   std::span<const kernels::GroupSummary> summarize() noexcept;

@@ -88,6 +88,10 @@ void observe_noise(GlobalStatistics& global) {
   global.noise_scale.observe(squares, global.norm * global.norm, static_cast<std::uint32_t>(ranks));
 }
 
+bool is_same(const NonFiniteTensor& a, const NonFiniteTensor& b) {
+  return a.tensor == b.tensor && a.rank == b.rank && a.index == b.index && a.local == b.local;
+}
+
 }  // namespace
 
 void GlobalStatistics::resize(std::size_t group_count, std::size_t world_size) {
@@ -188,7 +192,11 @@ void append_own_non_finite(std::span<const Segment> segments,
                            bool local, std::vector<NonFiniteTensor>& out) {
   for (std::size_t i = 0; i < segments.size(); ++i) {
     if (!statistics[i].non_finite()) continue;
-    append_bounded(out, finding(first_of(segments[i], statistics[i]), rank, local));
+    const NonFiniteTensor found = finding(first_of(segments[i], statistics[i]), rank, local);
+    if (std::none_of(out.begin(), out.end(),
+                     [&found](const NonFiniteTensor& listed) { return is_same(listed, found); })) {
+      append_bounded(out, found);
+    }
   }
 }
 

@@ -88,7 +88,8 @@ void describe_groups_and_ranks(const GlobalStatistics& global, StepRecord& recor
 // False where a rank sent the summary of another step.
 bool at_same_step(const RankHeaders& headers);
 
-// Appends what this rank itself holds that is not finite, tensor by tensor.
+// Appends what this rank itself holds that is not finite, tensor by tensor, but for what is listed
+// already.
 void append_own_non_finite(std::span<const Segment> segments,
                            std::span<const kernels::Statistics> statistics, std::uint32_t rank,
                            bool local, std::vector<NonFiniteTensor>& out);

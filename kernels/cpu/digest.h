@@ -29,6 +29,9 @@ class DigestKernel {
   // The only step that allocates.
   void plan(std::span<const DigestTensor> tensors);
 
+  // Where a planned tensor is now.
+  void move(std::size_t tensor, const void* data) noexcept { tensors_[tensor].data = data; }
+
   // Reads the planned tensors; out[i] is that of tensor i.
   void run(std::span<std::uint64_t> out) noexcept;
 

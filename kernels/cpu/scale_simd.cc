@@ -32,20 +32,21 @@ HWY_INLINE hn::Vec<D> scaled(D d, hn::Vec<D> value, hn::Vec<D> first, hn::Vec<D>
 }
 
 // float32 to bfloat16 in the upper 16 bits of each lane, to nearest even; the carry may reach
-// infinity, as it should. NaN keeps its upper payload, made quiet.
+// infinity, as it should. The lower bits are left over. NaN, which a product has made quiet, keeps
+// its upper payload.
 template <class D>
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> round_to_bfloat16(D /*d*/, hn::Vec<D> value) {
   const hn::RebindToUnsigned<D> du;
   const auto bits = hn::BitCast(du, value);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
   const auto rounded = hn::Add(hn::Add(bits, hn::Set(du, 0x7fffu)), odd);
-  const auto quiet = hn::Or(bits, hn::Set(du, 0x00400000u));
-  const auto is_nan = hn::Gt(hn::And(bits, hn::Set(du, 0x7fffffffu)), hn::Set(du, 0x7f800000u));
-  return hn::And(hn::IfThenElse(is_nan, quiet, rounded), hn::Set(du, 0xffff0000u));
+  return hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(value)), bits, rounded);
 }
 
-// One vector of T: what is loaded, scaled and stored at a time.
-template <typename T>
+// One vector of T: what is loaded, scaled and stored at a time. kPlain: one factor above 0 and no
+// limit, so that the product is all there is to it; 16-bit types would otherwise be bound by
+// computing, not by memory.
+template <typename T, bool kPlain>
 class Scaler {
  public:
   using Value = std::conditional_t<std::is_same_v<T, double>, double, float>;
@@ -62,30 +63,37 @@ class Scaler {
   HWY_INLINE void operator()(std::uint8_t* at) const {
     const D d;
     if constexpr (std::is_same_v<T, hwy::float16_t>) {
-      store_half(d, scaled(d, load_half(d, at), first_, second_, limit_), at);
+      store_half(d, scale(load_half(d, at)), at);
     } else if constexpr (std::is_same_v<T, hwy::bfloat16_t>) {
       const hn::RebindToUnsigned<D> du;
       const auto words = load_bytes(du, at);
       const auto low = hn::BitCast(d, hn::ShiftLeft<16>(words));
       const auto high = hn::BitCast(d, hn::And(words, hn::Set(du, 0xffff0000u)));
-      const auto new_low = round_to_bfloat16(d, scaled(d, low, first_, second_, limit_));
-      const auto new_high = round_to_bfloat16(d, scaled(d, high, first_, second_, limit_));
-      store_bytes(hn::Or(hn::ShiftRight<16>(new_low), new_high), du, at);
+      const auto new_low = hn::ShiftRight<16>(round_to_bfloat16(d, scale(low)));
+      const auto new_high = hn::And(round_to_bfloat16(d, scale(high)), hn::Set(du, 0xffff0000u));
+      store_bytes(hn::Or(new_low, new_high), du, at);
     } else {
-      store_bytes(scaled(d, load_bytes(d, at), first_, second_, limit_), d, at);
+      store_bytes(scale(load_bytes(d, at)), d, at);
     }
   }
 
  private:
+  HWY_INLINE hn::Vec<D> scale(hn::Vec<D> value) const {
+    if constexpr (kPlain) {
+      return hn::Mul(value, first_);
+    } else {
+      return scaled(D(), value, first_, second_, limit_);
+    }
+  }
+
   hn::Vec<D> first_;
   hn::Vec<D> second_;
   hn::Vec<D> limit_;
 };
 
-template <typename T>
-void scale_as(std::uint8_t* data, std::uint64_t count, double first, double second, double limit) {
-  constexpr std::uint64_t kStep = Scaler<T>::kElements;
-  const Scaler<T> scale_vector(first, second, limit);
+template <typename T, bool kPlain>
+void scale_all(std::uint8_t* data, std::uint64_t count, const Scaler<T, kPlain>& scale_vector) {
+  constexpr std::uint64_t kStep = Scaler<T, kPlain>::kElements;
   std::uint64_t i = 0;
   for (; i + 2 * kStep <= count; i += 2 * kStep) {
     scale_vector(data + i * sizeof(T));
@@ -97,6 +105,15 @@ void scale_as(std::uint8_t* data, std::uint64_t count, double first, double seco
     std::memcpy(last, data + i * sizeof(T), bytes);
     scale_vector(last);
     std::memcpy(data + i * sizeof(T), last, bytes);
+  }
+}
+
+template <typename T>
+void scale_as(std::uint8_t* data, std::uint64_t count, double first, double second, double limit) {
+  if (first > 0 && second == 1 && limit == std::numeric_limits<double>::infinity()) {
+    scale_all(data, count, Scaler<T, true>(first, second, limit));
+  } else {
+    scale_all(data, count, Scaler<T, false>(first, second, limit));
   }
 }
 

@@ -1,5 +1,6 @@
 """Runs a function as several ranks: processes that meet through a file and talk gloo over loopback."""
 
+import logging
 import os
 import tempfile
 import time
@@ -25,7 +26,7 @@ class RanksTest(unittest.TestCase):
     def run_ranks(self, world, function, *arguments):
         """What `function(rank, world, *arguments)` returned on each rank; fails unless every rank ended by itself."""
         with tempfile.TemporaryDirectory() as directory:
-            context = multiprocessing.get_context("spawn")
+            context = multiprocessing.get_context("forkserver")
             ranks = [
                 context.Process(target=_rank_main, args=(rank, world, directory, function, arguments))
                 for rank in range(world)
@@ -43,3 +44,28 @@ class RanksTest(unittest.TestCase):
                         rank.kill()
                         rank.join()
             return [torch.load(f"{directory}/result{rank}", weights_only=False) for rank in range(world)]
+
+
+def _run_all(rank, world, cases):
+    results = {}
+    for function, *arguments in cases:
+        try:
+            results[(function.__name__, *arguments)] = function(rank, world, *arguments)
+        except Exception:
+            logging.exception("rank %d of %d: %s%s", rank, world, function.__name__, tuple(arguments))
+            raise
+    return results
+
+
+class ManyRanksTest(RanksTest):
+    """All functions that need a number of ranks run in the same processes: to start those takes the longest."""
+
+    CASES = {}  # by number of ranks, a list of (function, *arguments)
+    _results = {}
+
+    def of_ranks(self, world, function, *arguments):
+        """What each rank returned from one of CASES."""
+        key = (type(self), world)
+        if key not in self._results:
+            self._results[key] = self.run_ranks(world, _run_all, self.CASES[world])
+        return [of_rank[(function.__name__, *arguments)] for of_rank in self._results[key]]

@@ -92,14 +92,14 @@ class GuardTest(unittest.TestCase):
         guard = guard_of(named, **options)
         for _ in range(5):
             self.assertTrue(guard.step().should_update)
-        state = guard.save_state()
+        state = guard.state_dict()
         restored, fresh = guard_of(named, **options), guard_of(named, **options)
-        restored.restore_state(state)
+        restored.load_state_dict(state)
         for _, p in named:
             p.grad.mul_(10)
         reasons = [g.step().reason for g in (guard, restored, fresh)]
         self.assertEqual(reasons, ["rolling_mean", "rolling_mean", "within_limits"])
-        self.refused("state", guard.restore_state, state[:-1])
+        self.refused("state", guard.load_state_dict, {**state, "core": state["core"][:-1]})
 
     def test_refuses_options_that_are_none(self):
         self.refused("there is no 'max_nrom'", gradwarden.Guard, max_nrom=1.0)
@@ -112,11 +112,10 @@ class GuardTest(unittest.TestCase):
         for text, tensor in (
             ("complex64", torch.zeros(2, dtype=torch.complex64, requires_grad=True)),
             ("meta", torch.zeros(2, device="meta", requires_grad=True)),
-            ("not contiguous", torch.zeros(2, 3).t().requires_grad_()),
         ):
             self.refused(text, gradwarden.Guard().bind, [("bad", tensor)])
         self.refused("no tensor", gradwarden.Guard().bind, [("frozen", torch.zeros(2))])
-        self.refused("bind", gradwarden.Guard().step)
+        self.refused("no model", gradwarden.Guard().step)
 
     def test_refuses_a_sparse_gradient(self):
         table = torch.nn.Embedding(4, 2, sparse=True)
@@ -130,7 +129,7 @@ class GuardTest(unittest.TestCase):
         with guard_of(named) as guard:
             guard.step()
         self.refused("closed", guard.step)
-        self.refused("closed", guard.save_state)
+        self.refused("closed", guard.state_dict)
         self.assertTrue(guard.close())
 
 

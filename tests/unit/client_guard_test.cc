@@ -129,6 +129,23 @@ TEST(Guard, SkipsASpikeOverTheRollingMeanAndFindsTheNextOneToo) {
   EXPECT_EQ(step_with(4.0F), Reason::kRollingMean) << "neither the 50 nor the NaN hides it";
 }
 
+TEST(Guard, RankZeroNamesEveryTensorOfItsOwnThatIsNotFiniteOnce) {
+  SingleRank ranks;
+  std::vector<float> a = {1, kNan};
+  std::vector<float> b = {1, 2};
+  std::vector<float> c = {kNan, kNan, std::numeric_limits<float>::infinity()};
+  RecordingSink sink;
+  Guard guard({}, ranks, &sink);
+  guard.bind(std::vector{whole("a", a), whole("b", b), whole("c", c)});
+  guard.step({});
+  ASSERT_EQ(sink.findings.size(), 2U);
+  EXPECT_EQ(sink.findings[0].tensor, 0U);
+  EXPECT_EQ(sink.findings[0].index, 1U);
+  EXPECT_EQ(sink.findings[1].tensor, 2U);
+  EXPECT_EQ(sink.findings[1].nan_count, 2U);
+  EXPECT_EQ(sink.findings[1].inf_count, 1U);
+}
+
 TEST(Guard, NamesTensorRankAndElementOfANanAndWhereItWasBorn) {
   RecordingSink sink;
   test::on_ranks(4, [&](Collective& ranks) {

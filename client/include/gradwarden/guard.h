@@ -108,6 +108,13 @@ struct StepInput {
   // non-finite gradients are then an overflow, the scaler's business, and leave window and skip
   // bound alone.
   std::optional<double> loss_scale = {};
+  // They were divided by loss_scale before this step, which is then reported, and says that
+  // non-finite gradients are the scaler's business.
+  bool unscaled = false;
+  // The optimizer divides the gradients, as fused ones do, by StepOutcome::grad_scale; they are
+  // left as they are. Where groups or tensors have coefficients of their own, or elements are
+  // clamped, one number does not say it all: the gradients are then scaled here as ever.
+  bool optimizer_scales = false;
   std::span<const std::string_view> batch_ids = {};
 };
 
@@ -121,12 +128,35 @@ struct StepOutcome {
   double learning_rate_factor = 1;    // below 1 only under Decision::kReduce
   std::uint32_t clipped_groups = 0;   // that a GroupRule shrank more than that
   std::uint32_t clipped_tensors = 0;  // that adaptive clipping shrank more than that
+  // What the gradients are still to be divided by; other than 1 only with optimizer_scales.
+  double grad_scale = 1;
   bool shadow = false;
   bool stop_requested = false;  // the bound on skips is used up and Fallback::kRequestStop is set
 
   // False: do not call optimizer.step(), so that parameters and moments stay as they are, bit for
   // bit.
   bool should_update() const { return shadow || decision != Decision::kSkip; }
+};
+
+// For gradients that the host cannot reach, in the memory of a device that has no guard of its own:
+// the caller reads and scales them, and the guard does what lies between. bind() is then given the
+// device's addresses, which are only compared with null.
+struct Stretch {            // of one of the shards that bind() was given
+  std::uint32_t shard = 0;  // its position among them
+  std::uint64_t begin = 0;  // the first element, in that shard
+  std::uint64_t count = 0;
+};
+struct StretchStatistics {  // of one pass over its elements
+  double power_sum = 0;     // of |g|^norm_type over the finite ones; 0 for a norm_type of infinity
+  double max_abs = 0;       // the largest finite |g|
+  std::uint64_t nan_count = 0;
+  std::uint64_t inf_count = 0;
+  std::uint64_t zero_count = 0;
+  std::uint64_t first_non_finite = ~std::uint64_t{0};  // its index in the stretch
+};
+struct StretchScaling {  // what the caller is to do to its elements
+  double factor = 1;     // multiply; 1: leave them as they are
+  double limit = 0;      // then clamp to +-limit; 0: not
 };
 
 // What a guard reads. Every list names tensors of `gradients`, and may be cut into shards in a way
@@ -158,6 +188,15 @@ class GRADWARDEN_API Guard {
     bind(Bindings{gradients, local, {}, {}});
   }
 
+  // The gradients moved: `data` has the new address of each shard, in the order of bind. Not
+  // collective, and allocates nothing. Throws Error, and changes nothing, on misuse: no bind, a
+  // call of this guard under way, another number of addresses than shards, or a null pointer for
+  // one that has elements.
+  void update_gradients(std::span<void* const> data);
+  // The same of the local gradients, and of the parameters.
+  void update_local(std::span<void* const> data);
+  void update_parameters(std::span<void* const> data);
+
   // Takes statistics of the local gradients, before the reduction, in every local_every-th step.
   // Optional; read once, never written. Only this can tell one ill rank from all, or on which rank
   // a NaN was born. Where the reduced gradient is the mean of the local ones, and those cover the
@@ -168,6 +207,16 @@ class GRADWARDEN_API Guard {
   // place, or leaves the gradients as they are. Without a bind, or while another call of this guard
   // is under way, it throws Error; else never.
   StepOutcome step(const StepInput& input);
+
+  // The same where the caller has read the gradients, and scales them after it: what it found in
+  // each of stretches(), in their order, and what it is to do. Throws Error, too, where the numbers
+  // of entries differ. Local gradients: one entry for each of those bound. An audit compares the
+  // norms of such gradients alone.
+  StepOutcome step(const StepInput& input, std::span<const StretchStatistics> found,
+                   std::span<StretchScaling> to_do);
+  void observe_local(std::span<const StretchStatistics> found);
+  // The bound shards, cut where other ranks hold other parts of them. Fixed until the next bind.
+  std::vector<Stretch> stretches() const;
 
   // What decides: windows, averages, counters; to be kept with the trainer's checkpoint. After
   // restore_state the guard decides, bit for bit, as the saved one would have. The bytes are

@@ -18,6 +18,7 @@
 
 #include "client/python/core/parts.h"
 #include "client/python/core/rank_guard.h"
+#include "client/python/core/without_gil.h"
 #include "gradwarden/error.h"
 #include "gradwarden/version.h"
 
@@ -33,14 +34,6 @@ nb::object view_of(const void* data, std::size_t bytes) {
   PyObject* view = PyMemoryView_FromMemory(memory, static_cast<Py_ssize_t>(bytes), PyBUF_WRITE);
   if (view == nullptr) throw nb::python_error();
   return nb::steal(view);
-}
-
-// Shared by copies that come and go without the GIL; its end takes it.
-std::shared_ptr<nb::object> shared(nb::object object) {
-  return {new nb::object(std::move(object)), [](nb::object* last) {
-            const nb::gil_scoped_acquire gil;
-            delete last;
-          }};
 }
 
 // What Python raises becomes the reason of a failed exchange. The text is taken here, under the
@@ -68,11 +61,18 @@ void make_guard(RankGuard* self, const GuardOptions& options,
   new (self) RankGuard(options, reporting, rank, size, std::move(all_gather));
 }
 
-StepOutcome step(RankGuard& guard, std::uint64_t number, std::optional<double> loss,
-                 std::optional<double> learning_rate, std::optional<double> loss_scale,
-                 const std::vector<std::string>& batch_ids) {
+Outcome step(RankGuard& guard, std::uint64_t number, std::optional<double> loss,
+             std::optional<double> learning_rate, std::optional<double> loss_scale, bool unscaled,
+             bool optimizer_scales, const std::vector<std::string>& batch_ids) {
   const std::vector<std::string_view> ids(batch_ids.begin(), batch_ids.end());
-  return guard.step({number, loss, learning_rate, loss_scale, ids});
+  const WithoutGil released(guard.single() ? guard.elements() : WithoutGil::kWorthIt);
+  return guard.step({.step = number,
+                     .loss = loss,
+                     .learning_rate = learning_rate,
+                     .loss_scale = loss_scale,
+                     .unscaled = unscaled,
+                     .optimizer_scales = optimizer_scales,
+                     .batch_ids = ids});
 }
 
 nb::bytes save_state(const RankGuard& guard) {
@@ -84,8 +84,12 @@ void restore_state(RankGuard& guard, const nb::bytes& state) {
   guard.restore_state({static_cast<const std::byte*>(state.data()), state.size()});
 }
 
+using Extents = std::vector<std::uint64_t>;
+
 void make_shard(TensorShard* self, std::string name, std::string group, std::uintptr_t address,
-                std::uint64_t count, DType dtype) {
+                std::uint64_t count, DType dtype, std::uint64_t total_count, std::uint64_t offset,
+                Extents shape, Extents start, Extents extent, std::uint32_t replicas,
+                bool identical) {
   new (self) TensorShard{};
   self->name = std::move(name);
   self->group = std::move(group);
@@ -93,6 +97,13 @@ void make_shard(TensorShard* self, std::string name, std::string group, std::uin
   self->data = reinterpret_cast<void*>(address);
   self->count = count;
   self->dtype = dtype;
+  self->total_count = total_count;
+  self->offset = offset;
+  self->shape = std::move(shape);
+  self->start = std::move(start);
+  self->extent = std::move(extent);
+  self->replicas = replicas;
+  self->identical = identical;
 }
 
 void add_tensors(nb::module_& m) {
@@ -103,42 +114,42 @@ void add_tensors(nb::module_& m) {
       .value("FLOAT16", DType::kFloat16);
   nb::class_<TensorShard>(m, "TensorShard")
       .def("__init__", &make_shard, nb::arg("name"), nb::arg("group"), nb::arg("address"),
-           nb::arg("count"), nb::arg("dtype"));
+           nb::arg("count"), nb::arg("dtype"), nb::kw_only(), nb::arg("total_count") = 0,
+           nb::arg("offset") = 0, nb::arg("shape") = Extents(), nb::arg("start") = Extents(),
+           nb::arg("extent") = Extents(), nb::arg("replicas") = 0, nb::arg("identical") = false);
 }
 
-void add_outcome(nb::module_& m) {
-  nb::class_<StepOutcome>(m, "StepOutcome")
-      .def_prop_ro("decision",
-                   [](const StepOutcome& o) { return std::string(to_string(o.decision)); })
-      .def_prop_ro("reason", [](const StepOutcome& o) { return std::string(to_string(o.reason)); })
-      .def_ro("grad_norm", &StepOutcome::grad_norm)
-      .def_ro("clip_coefficient", &StepOutcome::clip_coefficient)
-      .def_ro("learning_rate_factor", &StepOutcome::learning_rate_factor)
-      .def_ro("clipped_groups", &StepOutcome::clipped_groups)
-      .def_ro("shadow", &StepOutcome::shadow)
-      .def_ro("stop_requested", &StepOutcome::stop_requested)
-      .def_prop_ro("should_update", &StepOutcome::should_update);
-}
-
-void add_guard(nb::module_& m) {
-  using WithoutGil = nb::call_guard<nb::gil_scoped_release>;
-  nb::class_<RankGuard>(m, "RankGuard")
+nb::class_<RankGuard> add_guard(nb::module_& m) {
+  using Released = nb::call_guard<nb::gil_scoped_release>;
+  return nb::class_<RankGuard>(m, "RankGuard")
       .def("__init__", &make_guard, nb::arg("options"), nb::arg("reporting").none(),
            nb::arg("rank"), nb::arg("size"), nb::arg("exchange").none())
       .def(
           "bind",
           [](RankGuard& guard, const std::vector<TensorShard>& gradients,
-             const std::vector<TensorShard>& local) { guard.bind(gradients, local); },
-          nb::arg("gradients"), nb::arg("local"), WithoutGil())
-      .def("observe_local", &RankGuard::observe_local, WithoutGil())
+             const std::vector<TensorShard>& local, const std::vector<TensorShard>& parameters) {
+            guard.bind(gradients, local, parameters);
+          },
+          nb::arg("gradients"), nb::arg("local"), nb::arg("parameters"), Released())
+      .def("observe_local", &RankGuard::observe_local, Released())
       .def("step", &step, nb::arg("step"), nb::arg("loss").none(), nb::arg("learning_rate").none(),
-           nb::arg("loss_scale").none(), nb::arg("batch_ids"), WithoutGil())
+           nb::arg("loss_scale").none(), nb::arg("unscaled"), nb::arg("optimizer_scales"),
+           nb::arg("batch_ids"))
+      .def("mark_checkpoint", &RankGuard::mark_checkpoint, nb::arg("step"))
       .def("save_state", &save_state)
       .def("restore_state", &restore_state, nb::arg("state"))
-      .def("close", &RankGuard::close, WithoutGil());
+      .def("close", &RankGuard::close, Released());
 }
 
 }  // namespace
+
+std::shared_ptr<nb::object> shared(nb::object object) {
+  return {new nb::object(std::move(object)), [](nb::object* last) {
+            const nb::gil_scoped_acquire gil;
+            delete last;
+          }};
+}
+
 }  // namespace gradwarden::python
 
 NB_MODULE(_core, m) {
@@ -150,5 +161,9 @@ NB_MODULE(_core, m) {
   add_options(m);
   add_tensors(m);
   add_outcome(m);
-  add_guard(m);
+  nb::class_<RankGuard> guard = add_guard(m);
+  add_outside(m, guard);
+  add_device(m, guard);
+  add_follower(m);
+  add_clip(m);
 }

@@ -1,10 +1,11 @@
 // The option structs as Python classes. The package's own code fills them in from keyword
-// arguments, so that a field added here is an option there. Adaptive clipping and the lists beside
-// the gradients are left out: the package binds no parameters yet.
+// arguments, so that a field added here is an option there.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -38,14 +39,16 @@ void add_options(nb::module_& m) {
   nb::class_<GroupRule>(m, "GroupRule")
       .def(
           "__init__",
-          [](GroupRule* self, std::string pattern, double max_norm, double value_limit) {
-            new (self) GroupRule{std::move(pattern), max_norm, value_limit};
+          [](GroupRule* self, std::string pattern, double max_norm, double value_limit,
+             std::optional<double> adaptive_clip) {
+            new (self) GroupRule{std::move(pattern), max_norm, value_limit, adaptive_clip};
           },
           nb::arg("pattern"), nb::kw_only(), nb::arg("max_norm") = 0.0,
-          nb::arg("value_limit") = 0.0)
+          nb::arg("value_limit") = 0.0, nb::arg("adaptive_clip") = nb::none())
       .def_rw("pattern", &GroupRule::pattern)
       .def_rw("max_norm", &GroupRule::max_norm)
-      .def_rw("value_limit", &GroupRule::value_limit);
+      .def_rw("value_limit", &GroupRule::value_limit)
+      .def_rw("adaptive_clip", &GroupRule::adaptive_clip);
   nb::class_<GuardOptions>(m, "GuardOptions")
       .def(nb::init<>())
       .def_rw("max_norm", &GuardOptions::max_norm)
@@ -53,6 +56,8 @@ void add_options(nb::module_& m) {
       .def_rw("clip_value", &GuardOptions::clip_value)
       .def_rw("norm_type", &GuardOptions::norm_type)
       .def_rw("value_limit", &GuardOptions::value_limit)
+      .def_rw("adaptive_clip", &GuardOptions::adaptive_clip)
+      .def_rw("adaptive_clip_least_norm", &GuardOptions::adaptive_clip_least_norm)
       .def_rw("group_rules", &GuardOptions::group_rules)
       .def_rw("skip_non_finite", &GuardOptions::skip_non_finite)
       .def_rw("skip_above", &GuardOptions::skip_above)
@@ -70,6 +75,7 @@ void add_options(nb::module_& m) {
       .def_rw("shadow", &GuardOptions::shadow)
       .def_rw("local_every", &GuardOptions::local_every)
       .def_rw("audit_every", &GuardOptions::audit_every)
+      .def_rw("observe_others_every", &GuardOptions::observe_others_every)
       .def_rw("audit_tolerance", &GuardOptions::audit_tolerance)
       .def_rw("flight_recorder", &GuardOptions::flight_recorder)
       .def_rw("threads", &GuardOptions::threads);

@@ -5,9 +5,21 @@
 
 #include <nanobind/nanobind.h>
 
+#include <memory>
+
+#include "client/python/core/rank_guard.h"
+
 namespace gradwarden::python {
 
+// Shared by copies that come and go without the GIL; its end takes it.
+std::shared_ptr<nanobind::object> shared(nanobind::object object);
+
+void add_clip(nanobind::module_& m);
+void add_device(nanobind::module_& m, nanobind::class_<RankGuard>& guard);
+void add_follower(nanobind::module_& m);
 void add_options(nanobind::module_& m);
+void add_outcome(nanobind::module_& m);
+void add_outside(nanobind::module_& m, nanobind::class_<RankGuard>& guard);
 
 }  // namespace gradwarden::python
 

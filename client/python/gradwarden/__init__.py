@@ -1,19 +1,33 @@
 """gradwarden: keeps one bad step from ruining a training run.
 
-    guard = gradwarden.Guard(max_norm=1.0, skip_above_rolling_mean=3.0)
-    guard.bind(model.named_parameters())
+    guard = gradwarden.Guard(model, optimizer, max_norm=1.0, skip="3x-rolling-mean")
     ...
     loss.backward()
-    if guard.step(loss=loss).should_update:
-        optimizer.step()
+    guard.step(loss=loss)  # in place of clip_grad_norm_() and optimizer.step()
 
 Under DistributedDataParallel every rank makes these calls; gradwarden.ddp tells one ill rank from all.
 """
 
 from . import ddp
-from ._core import ClipRule, Error, Fallback, GroupRule, SpikeAction, StepOutcome
+from ._clip import clip_grad_norm_
+from ._core import ClipRule, Error, Fallback, GroupRule, NonFinite, SpikeAction, StepOutcome
 from ._core import version as _version
 from ._guard import Guard
+from ._layout import Shard
+from ._plot import plot
 
-__version__ = _version()
-__all__ = ["ClipRule", "Error", "Fallback", "GroupRule", "Guard", "SpikeAction", "StepOutcome", "ddp"]
+__version__: str = _version()
+__all__ = [
+    "ClipRule",
+    "Error",
+    "Fallback",
+    "GroupRule",
+    "Guard",
+    "NonFinite",
+    "Shard",
+    "SpikeAction",
+    "StepOutcome",
+    "clip_grad_norm_",
+    "ddp",
+    "plot",
+]

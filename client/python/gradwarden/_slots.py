@@ -1,13 +1,17 @@
-"""Where the guard reads each gradient: one fixed piece of memory per tensor, from one bind to the next.
+"""Where a piece of a gradient is, and how it is described to the core.
 
-PyTorch may give a gradient new memory in every step (zero_grad() drops the old one). Agreeing on new addresses with the
-other ranks would cost an exchange, so a gradient that moved is copied back to its slot instead, and .grad is set to it.
+PyTorch may give a gradient new memory in every step (zero_grad() drops the old one), so that nothing here holds on to
+it: a slot describes it when the guard binds, and the core looks up its address in every step. Which part of a whole tensor
+it is, _layout.py finds out.
 """
+
+from __future__ import annotations
 
 import torch
 
 from . import _core
 from ._core import Error
+from ._layout_sources import Piece, Source, part_of
 
 _DTYPES = {
     torch.float64: _core.DType.FLOAT64,
@@ -17,52 +21,87 @@ _DTYPES = {
 }
 
 
-def problem_of(name, tensor):
+def problem_of(name: str, tensor: torch.Tensor) -> str:
     """Why the guard cannot read this tensor; empty if it can."""
     if tensor.layout != torch.strided:
         return f"tensor {name!r} is sparse ({tensor.layout}); allowed: dense gradients"
-    if tensor.device.type != "cpu":
-        return f"tensor {name!r} is on {tensor.device}; allowed: cpu"
+    if tensor.device.type == "meta":
+        return f"tensor {name!r} is on {tensor.device}; allowed: a device with memory"
     if tensor.dtype not in _DTYPES:
         return f"tensor {name!r} is {tensor.dtype}; allowed: {', '.join(str(dtype) for dtype in _DTYPES)}"
-    if not tensor.is_contiguous():
-        return f"tensor {name!r} is not contiguous (strides {tensor.stride()}); call .contiguous() on it"
     return ""
 
 
 class Slot:
-    """One parameter and the memory in which its gradient is read and scaled. Keeps that memory alive."""
+    """One piece of a parameter, and at bind the memory of its gradient.
 
-    def __init__(self, name, parameter, view=None):
-        self.name = name
-        self.parameter = parameter
+    `source` is what the core asks in every step: its .grad is the gradient's memory on this rank, or None.
+    """
+
+    def __init__(self, source: Source, piece: Piece, group: str, view: torch.Tensor | None = None) -> None:
+        """`view`: the memory in which this rank's own gradient is before the reduction, if it is not that of .grad."""
+        self.name = piece.name
+        self.group = group
+        self.parameter = source.parameter
+        self.parameter_name = source.name
+        self.piece = piece
+        self.source = source.held(piece)
         self.in_bucket = view is not None
-        gradient = parameter.grad if view is None else view
-        # Without a gradient (not used, or no backward yet) it counts as zeros; .grad stays None.
-        self.memory = torch.zeros_like(parameter, requires_grad=False) if gradient is None else gradient.detach()
-        self.problem = problem_of(name, self.memory)
+        self.problem = ""
+        self._whole = source
+        self._view = view
+        try:
+            gradient: torch.Tensor | None = self.source.grad  # type: ignore[attr-defined]
+        except Error as error:
+            gradient, self.problem = None, str(error)
+        if gradient is None:
+            # Not used, or no backward pass yet: it counts as zeros; .grad stays None.
+            gradient = torch.empty(piece.count, dtype=self.parameter.dtype, device=self.parameter.device)
+        self.memory = gradient.detach()
+        self.problem = self.problem or problem_of(self.name, self.memory)
+        self.dtype = self.memory.dtype
 
-    def shard(self):
-        group = self.name.rpartition(".")[0] or self.name
+    def shard(self) -> _core.TensorShard:
+        return self._described(self.memory)
+
+    def local_shard(self) -> _core.TensorShard:
+        return self._described(self.memory if self._view is None else self._view)
+
+    def held_parameter(self) -> torch.Tensor:
+        """The parameter's own memory of this piece. Raises Error."""
+        local = self._whole.local_parameter()
+        return local if local is self.parameter else part_of(local, self.piece)
+
+    def parameter_shard(self, held: torch.Tensor) -> _core.TensorShard:
+        return self._described(held)
+
+    def _described(self, memory: torch.Tensor) -> _core.TensorShard:
+        piece = self.piece
         return _core.TensorShard(
-            self.name, group, self.memory.data_ptr(), self.memory.numel(), _DTYPES[self.memory.dtype]
+            self.name,
+            self.group,
+            memory.data_ptr(),
+            piece.count,
+            _DTYPES[memory.dtype],
+            total_count=piece.total,
+            offset=piece.offset,
+            shape=piece.shape,
+            start=piece.start,
+            extent=piece.extent,
         )
 
-    @torch.no_grad()
-    def settle(self):
-        """Brings the gradient back to the slot if it is elsewhere."""
+    def forget(self) -> None:
+        """After bind: the memory is the trainer's again."""
+        self.memory = torch.empty(0)
+        self._view = None
+
+    def mend(self) -> bool:
+        """Gives a gradient that lies scattered in memory one stretch of it. False if that is not what is wrong."""
         gradient = self.parameter.grad
-        if gradient is None:
-            self.memory.zero_()
-            return
-        # Most often this is all; a sparse one has no address.
-        if gradient.layout == torch.strided and gradient.data_ptr() == self.memory.data_ptr():
-            if gradient.is_contiguous() and gradient.dtype == self.memory.dtype:
-                return
-        problem = problem_of(self.name, gradient)
-        if not problem and (gradient.dtype != self.memory.dtype or gradient.shape != self.memory.shape):
-            problem = f"tensor {self.name!r} changed its dtype or shape; call bind() again, on every rank"
-        if problem:
-            raise Error(problem)
-        self.memory.copy_(gradient)
-        self.parameter.grad = self.memory
+        if self.source is not self.parameter or gradient is None or problem_of(self.name, gradient):
+            return False
+        if gradient.is_contiguous():
+            return False
+        with torch.no_grad():
+            self.parameter.grad = gradient.contiguous()
+        return True

@@ -3,21 +3,25 @@
 Only these can tell one ill rank from all, and say on which rank a NaN was born.
 
     model = DistributedDataParallel(network, gradient_as_bucket_view=True)
-    guard = gradwarden.Guard(max_norm=1.0)
-    guard.bind(network.named_parameters())
+    guard = gradwarden.Guard(model, optimizer, max_norm=1.0)
     model.register_comm_hook(None, gradwarden.ddp.observe_local_hook(guard))
 
 Nothing is copied: DDP's buckets hold this rank's gradients before their all-reduce and the averaged ones after it, and
-the guard reads both there. In a step that observes, the all-reduces start when the backward pass has filled the last
+the guard reads the first there. In a step that observes, the all-reduces start when the backward pass has filled the last
 bucket, and so do not overlap with it; Guard(local_every=n) observes in every n-th step, and the others overlap as usual.
 """
 
 import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 
 from ._core import Error
+
+if TYPE_CHECKING:
+    from ._guard import Guard
 
 _log = logging.getLogger("gradwarden")
 
@@ -27,26 +31,26 @@ _log = logging.getLogger("gradwarden")
 _BINDING_PASSES = 2
 
 
-def observe_local_hook(guard):
+def observe_local_hook(guard: "Guard") -> Callable[[object, Any], torch.futures.Future[torch.Tensor]]:
     """A communication hook for one DistributedDataParallel model, whose `state` is its process group or None.
 
     It averages as DDP does without a hook, bit for bit (with gradient_as_bucket_view and zero_grad(set_to_none=False) only
     where the number of ranks is a power of two: DDP then divides instead). What goes wrong in the observation is logged,
     and never stops the backward pass; where guard.bind() would fail, guard.step() raises. Best with
-    gradient_as_bucket_view=True: without it guard.step() copies each gradient into its bucket first.
+    gradient_as_bucket_view=True: without it DDP copies each gradient out of its bucket.
     """
     return _Hook(guard).run
 
 
 class _Hook:
-    def __init__(self, guard):
+    def __init__(self, guard: "Guard") -> None:
         self._guard = guard
         self._passes = 0
-        self._held = []  # (bucket, the future that DDP waits for) of this backward pass
+        self._held: list[tuple[Any, torch.futures.Future[torch.Tensor]]] = []  # (bucket, the future that DDP waits for) of this backward pass
         self._warned = False
 
     # DDP looks at these annotations.
-    def run(self, state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def run(self, state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
         group = state if state is not None else dist.group.WORLD
         if not self._observes():
             if bucket.is_last():
@@ -54,7 +58,7 @@ class _Hook:
             return _average(bucket.buffer(), group)
         if bucket.index() == 0:
             self._held.clear()  # of a pass that did not come to its end
-        reduced = torch.futures.Future()
+        reduced: torch.futures.Future[torch.Tensor] = torch.futures.Future()
         self._held.append((bucket, reduced))
         if bucket.is_last():
             held, self._held = self._held, []
@@ -64,22 +68,22 @@ class _Hook:
                 _average(waiting.buffer(), group).add_done_callback(_passing_to(future))
         return reduced.then(_value)
 
-    def _observes(self):
+    def _observes(self) -> bool:
         return self._passes < _BINDING_PASSES or self._guard._observes()
 
-    def _observe(self, buckets):
+    def _observe(self, buckets: list[Any]) -> None:
         try:
             views = self._views(buckets)
             if self._passes < _BINDING_PASSES:
                 self._guard._bind_core(views)
             if self._guard._bound and self._guard._lies_in(views):
-                self._guard._core.observe_local()
+                self._guard._take_local(views)
             else:
                 self._warn("DDP's buckets are not where they were bound; local gradients are not observed")
         except Error as error:  # of bind, on every rank alike; guard.step() says it again
             self._warn(str(error))
 
-    def _views(self, buckets):
+    def _views(self, buckets: list[Any]) -> dict[str, torch.Tensor]:
         views = {}
         for bucket in buckets:
             for name, view in zip(self._guard._names_of(bucket.parameters()), bucket.gradients()):
@@ -87,27 +91,31 @@ class _Hook:
                     views[name] = view
         return views
 
-    def _warn(self, text):
+    def _warn(self, text: str) -> None:
         if not self._warned:
             _log.warning("observe_local_hook: %s", text)
         self._warned = True
 
 
-def _average(buffer, group):
+def _average(buffer: torch.Tensor, group: Any) -> torch.futures.Future[torch.Tensor]:
     """As DDP's own: multiplied by 1 / ranks, which for three ranks is not the same bits as divided by them, then summed."""
     buffer.mul_(1.0 / dist.get_world_size(group))
-    return dist.all_reduce(buffer, group=group, async_op=True).get_future().then(lambda done: done.value()[0])
+    reduced = dist.all_reduce(buffer, group=group, async_op=True).get_future()
+    averaged: torch.futures.Future[torch.Tensor] = reduced.then(lambda done: done.value()[0])
+    return averaged
 
 
-def _value(done):
+def _value(done: torch.futures.Future[torch.Tensor]) -> torch.Tensor:
     return done.value()
 
 
-def _passing_to(future):
-    def pass_on(done):
+def _passing_to(
+    future: torch.futures.Future[torch.Tensor],
+) -> Callable[[torch.futures.Future[torch.Tensor]], None]:
+    def pass_on(done: torch.futures.Future[torch.Tensor]) -> None:
         try:
             future.set_result(done.value())
         except Exception as error:  # DDP waits for `future`: it must hear of it
-            future.set_exception(error)
+            future.set_exception(error)  # type: ignore[arg-type]
 
     return pass_on

@@ -1,0 +1,53 @@
+"""Device memory that torch does not own, as tensors, and the exchange of such memory between ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+class _Span:
+    """What torch.as_tensor() takes for memory of a GPU."""
+
+    def __init__(self, address: int, count: int, kind: str) -> None:
+        self.__cuda_array_interface__ = {
+            "data": (address, False),
+            "shape": (count,),
+            "typestr": kind,
+            "strides": None,
+            "version": 3,
+        }
+
+
+def floats_at(address: int, device: torch.device) -> torch.Tensor:
+    """One float32 that somebody else owns."""
+    return torch.as_tensor(_Span(address, 1, "<f4"), device=device)[0]
+
+
+def bytes_at(address: int, count: int, device: torch.device) -> torch.Tensor:
+    return torch.as_tensor(_Span(address, count, "|u1"), device=device)
+
+
+def communicator_of(device: torch.device, size: int) -> int:
+    """The NCCL communicator of the default process group, if torch shows it and it has these ranks; else 0."""
+    try:
+        if not dist.is_initialized() or dist.get_world_size() != size or torch.version.cuda is None:
+            return 0
+        backend = dist.group.WORLD._get_backend(device)
+        return int(backend._comm_ptr()) if dist.get_backend() in ("nccl", "cpu:gloo,cuda:nccl") else 0
+    except Exception:  # no such method, or no communicator yet
+        return 0
+
+
+def gather_through(device: torch.device) -> Any:
+    """What the core calls to enqueue an exchange on the stream that is current: torch.distributed's own."""
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    size = dist.get_world_size()
+
+    def all_gather(send: int, receive: int, count: int, stream: int) -> None:
+        with torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device)):
+            gather(bytes_at(receive, count * size, device), bytes_at(send, count, device))
+
+    return all_gather
