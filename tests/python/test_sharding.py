@@ -167,11 +167,13 @@ def transposed(rank, world):
     gaps.grad = whole[:3, ::2][:, :3]
     guard = gradwarden.Guard(max_norm=1.0)
     guard.bind([("placed", placed), ("other", other), ("gaps", gaps)])
+    where = placed.grad.to_local().data_ptr()
     norm = guard.step().grad_norm
+    in_place = placed.grad.to_local().data_ptr() == where
     expected = networks.norm_of([whole, whole, whole[:3, ::2][:, :3]])
     off = max((p.grad.full_tensor() * expected - whole).abs().max().item() for p in (placed, other))
     off = max(off, (gaps.grad * expected - whole[:3, ::2][:, :3]).abs().max().item())
-    return norm, expected, off
+    return norm, expected, off, in_place
 
 
 def strangers(rank, world, told):
@@ -244,9 +246,10 @@ class ShardingTest(ManyRanksTest):
             self.assertTrue(placed)
 
     def test_gradients_in_any_order_of_dimensions_are_read_and_clipped(self):
-        for norm, expected, off in self.of_ranks(2, transposed):
+        for norm, expected, off, in_place in self.of_ranks(2, transposed):
             self.assertAlmostEqual(norm / expected, 1, delta=1e-12)
             self.assertLess(off, 1e-5)
+            self.assertTrue(in_place)
 
     def test_gradients_that_differ_between_ranks_under_one_name_are_told_once(self):
         ((first, _), (second, _)) = self.of_ranks(2, strangers, False)
