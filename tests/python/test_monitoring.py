@@ -145,10 +145,14 @@ class HistoryTest(MonitoringTest):
 class NeverRaisesTest(MonitoringTest):
     def test_losses_of_every_kind_are_reported_or_left_out(self):
         guard = self.guard()
+        nan = self.step(guard, 1.0, loss=torch.tensor(float("nan"), dtype=torch.float16)).loss
+        self.assertNotEqual(nan, nan)
         with self.quiet():
             for loss, reported in (
                 (1, 1.0), (1.5, 1.5), (torch.tensor(2.5), 2.5), (torch.tensor([3.5]), 3.5), (None, None),
-                (torch.tensor(1.0, requires_grad=True), 1.0), (torch.ones(2), None), ("low", None), (object(), None),
+                (torch.tensor(1.0, requires_grad=True), 1.0), (torch.tensor(-2.5, dtype=torch.bfloat16), -2.5),
+                (torch.tensor(6e-8, dtype=torch.float16), 2.0**-24), (torch.tensor(-1e300, dtype=torch.float64), -1e300),
+                (torch.tensor(float("-inf")), -float("inf")), (torch.tensor(7), 7.0), (torch.ones(2), None), ("low", None), (object(), None),
                 (torch.ones((), device="meta"), None), ({}, None), (1 + 2j, None),
             ):
                 with self.subTest(loss=loss):

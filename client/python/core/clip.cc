@@ -3,6 +3,7 @@
 #include <nanobind/stl/optional.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "client/python/core/clipper.h"
 #include "client/python/core/parts.h"
 #include "client/python/core/tensors.h"
+#include "client/python/core/without_gil.h"
 
 namespace nb = nanobind;
 
@@ -36,8 +38,14 @@ class GradientList {
     return made;
   }
 
-  TotalNorm read(double p, unsigned threads) const { return clipper().read(tensors_, p, threads); }
-  void scale(double factor, unsigned threads) const { clipper().scale(tensors_, factor, threads); }
+  TotalNorm read(double p, unsigned threads) const {
+    const WithoutGil released(elements_);
+    return clipper().read(tensors_, p, threads);
+  }
+  void scale(double factor, unsigned threads) const {
+    const WithoutGil released(elements_);
+    clipper().scale(tensors_, factor, threads);
+  }
   bool has_empty() const { return has_empty_; }
 
   // The dtype to which torch promotes the norms of these.
@@ -55,18 +63,20 @@ class GradientList {
   void add(const TensorView& view) {
     seen_[static_cast<std::size_t>(view.dtype)] = true;
     has_empty_ = has_empty_ || view.count == 0;
+    elements_ += view.count;
   }
 
   std::vector<kernels::Tensor> tensors_;
   bool seen_[4] = {};
   bool has_empty_ = false;
+  std::uint64_t elements_ = 0;
 };
 
 }  // namespace
 
 void add_clip(nb::module_& m) {
-  using WithoutGil = nb::call_guard<nb::gil_scoped_release>;
   m.def("use_torch", &use_torch, nb::arg("tensor_type"), nb::arg("parameter_type"));
+  m.def("scalar", &scalar, nb::arg("value").none());
   nb::class_<TotalNorm>(m, "TotalNorm")
       .def_ro("norm", &TotalNorm::norm)
       .def_ro("nan", &TotalNorm::nan)
@@ -74,8 +84,8 @@ void add_clip(nb::module_& m) {
   nb::class_<GradientList>(m, "GradientList")
       .def_prop_ro("dtype", &GradientList::dtype)
       .def_prop_ro("has_empty", &GradientList::has_empty)
-      .def("read", &GradientList::read, nb::arg("norm_type"), nb::arg("threads"), WithoutGil())
-      .def("scale", &GradientList::scale, nb::arg("factor"), nb::arg("threads"), WithoutGil());
+      .def("read", &GradientList::read, nb::arg("norm_type"), nb::arg("threads"))
+      .def("scale", &GradientList::scale, nb::arg("factor"), nb::arg("threads"));
   m.def("gradient_list", &GradientList::of, nb::arg("gradients"),
         "None where one of them is not a dense tensor in host memory of a known dtype.");
 }

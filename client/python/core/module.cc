@@ -18,6 +18,7 @@
 
 #include "client/python/core/parts.h"
 #include "client/python/core/rank_guard.h"
+#include "client/python/core/without_gil.h"
 #include "gradwarden/error.h"
 #include "gradwarden/version.h"
 
@@ -72,6 +73,7 @@ Outcome step(RankGuard& guard, std::uint64_t number, std::optional<double> loss,
              std::optional<double> learning_rate, std::optional<double> loss_scale, bool unscaled,
              bool optimizer_scales, const std::vector<std::string>& batch_ids) {
   const std::vector<std::string_view> ids(batch_ids.begin(), batch_ids.end());
+  const WithoutGil released(guard.single() ? guard.elements() : WithoutGil::kWorthIt);
   return guard.step({.step = number,
                      .loss = loss,
                      .learning_rate = learning_rate,
@@ -126,7 +128,7 @@ void add_tensors(nb::module_& m) {
 }
 
 nb::class_<RankGuard> add_guard(nb::module_& m) {
-  using WithoutGil = nb::call_guard<nb::gil_scoped_release>;
+  using Released = nb::call_guard<nb::gil_scoped_release>;
   return nb::class_<RankGuard>(m, "RankGuard")
       .def("__init__", &make_guard, nb::arg("options"), nb::arg("reporting").none(),
            nb::arg("rank"), nb::arg("size"), nb::arg("exchange").none())
@@ -136,15 +138,15 @@ nb::class_<RankGuard> add_guard(nb::module_& m) {
              const std::vector<TensorShard>& local, const std::vector<TensorShard>& parameters) {
             guard.bind(gradients, local, parameters);
           },
-          nb::arg("gradients"), nb::arg("local"), nb::arg("parameters"), WithoutGil())
-      .def("observe_local", &RankGuard::observe_local, WithoutGil())
+          nb::arg("gradients"), nb::arg("local"), nb::arg("parameters"), Released())
+      .def("observe_local", &RankGuard::observe_local, Released())
       .def("step", &step, nb::arg("step"), nb::arg("loss").none(), nb::arg("learning_rate").none(),
            nb::arg("loss_scale").none(), nb::arg("unscaled"), nb::arg("optimizer_scales"),
-           nb::arg("batch_ids"), WithoutGil())
+           nb::arg("batch_ids"))
       .def("mark_checkpoint", &RankGuard::mark_checkpoint, nb::arg("step"))
       .def("save_state", &save_state)
       .def("restore_state", &restore_state, nb::arg("state"))
-      .def("close", &RankGuard::close, WithoutGil());
+      .def("close", &RankGuard::close, Released());
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ std::vector<RankGuard::Bound> sizes_of(std::span<const TensorShard> shards) {
 
 RankGuard::RankGuard(const GuardOptions& options, const std::optional<ReporterOptions>& reporting,
                      int rank, int size, CallbackCollective::AllGather exchange)
-    : process_(getpid()) {
+    : process_(getpid()), single_(!exchange) {
   if (exchange) {
     ranks_ = std::make_unique<CallbackCollective>(rank, size, std::move(exchange));
   } else {
@@ -58,6 +58,8 @@ void RankGuard::bind(std::span<const TensorShard> gradients, std::span<const Ten
   open().bind({gradients, local, parameters, {}});
   bound_ = sizes_of(gradients);
   bound_parameters_ = sizes_of(parameters);
+  elements_ = 0;
+  for (const Bound& one : bound_) elements_ += one.count;
   zeros_.reset();
 }
 

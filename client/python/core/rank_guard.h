@@ -44,6 +44,11 @@ class RankGuard {
   const std::vector<Bound>& bound() const { return bound_; }
   const std::vector<Bound>& bound_parameters() const { return bound_parameters_; }
 
+  // In all of them.
+  std::uint64_t elements() const { return elements_; }
+  // Of the run: a single rank waits for nobody.
+  bool single() const { return single_; }
+
   // Zeros, as many as the largest bound gradient has: what a parameter without a gradient is read
   // as. Memory is taken from the system where it is first asked for.
   void* zeros();
@@ -82,6 +87,8 @@ class RankGuard {
   std::unique_ptr<Reporter> reporter_;
   std::unique_ptr<LastStep> last_;
   std::unique_ptr<Guard> guard_;
+  const bool single_;
+  std::uint64_t elements_ = 0;
   std::vector<Bound> bound_;
   std::vector<Bound> bound_parameters_;
   std::unique_ptr<void, Free> zeros_;

@@ -5,8 +5,12 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstring>
+#include <limits>
+#include <string>
 
 #include "gradwarden/error.h"
+#include "kernels/cpu/element.h"
 
 namespace nb = nanobind;
 
@@ -117,6 +121,29 @@ bool view_of(PyObject* object, TensorView& out) {
   out.data = static_cast<char*>(tensor.data) + tensor.byte_offset;
   if (count == 0) return true;
   return tensor.data != nullptr && dense(tensor);
+}
+
+namespace {
+
+template <kernels::DType kType>
+double value_at(const void* data) {
+  typename kernels::Element<kType>::Bits bits;
+  std::memcpy(&bits, data, sizeof bits);
+  const auto abs = kernels::abs_bits<kType>(bits);
+  if (abs > kernels::Element<kType>::kInfinity) return std::numeric_limits<double>::quiet_NaN();
+  const double magnitude = abs == kernels::Element<kType>::kInfinity
+                               ? std::numeric_limits<double>::infinity()
+                               : kernels::Element<kType>::magnitude(abs);
+  return abs == bits ? magnitude : -magnitude;
+}
+
+}  // namespace
+
+std::optional<double> scalar(nb::handle object) {
+  TensorView view;
+  if (!view_of(object.ptr(), view) || view.count != 1) return {};
+  return kernels::with_dtype(static_cast<kernels::DType>(view.dtype),
+                             [&]<kernels::DType kType>() { return value_at<kType>(view.data); });
 }
 
 }  // namespace gradwarden::python

@@ -9,6 +9,7 @@
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "gradwarden/tensor.h"
 
@@ -29,6 +30,9 @@ void use_torch(nanobind::handle tensor_type, nanobind::handle parameter_type);
 // memory) in host memory, of a dtype that the kernels read, whose elements fill one stretch of
 // memory, in any order. Leaves no Python error behind.
 bool view_of(PyObject* object, TensorView& out);
+
+// The one element of such a tensor; empty for all else. Without giving up the GIL, as item() does.
+std::optional<double> scalar(nanobind::handle object);
 
 }  // namespace gradwarden::python
 

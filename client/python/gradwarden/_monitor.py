@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from . import _core
 from ._core import StepOutcome
 from ._history import History
 from ._mirror import Mirror
@@ -44,6 +45,8 @@ class Monitor:
         """A loss or learning rate. None for one that is not in host memory, as reading it would wait for its device, or is no number."""
         if value is None or isinstance(value, float):
             return value
+        if (known := _core.scalar(value)) is not None:
+            return known
         try:
             if isinstance(value, torch.Tensor):
                 return float(value.item()) if value.device.type == "cpu" else None
