@@ -155,23 +155,28 @@ def placed_otherwise(rank, world):
 
 
 def transposed(rank, world):
-    """Gradients in another order of dimensions than row-major, sharded and whole, and one with gaps."""
+    """Gradients whose memory is in another order of dimensions than row-major, of DTensors and plain, and one with gaps."""
     mesh = init_device_mesh("cpu", (world,))
     whole = torch.randn(6, 8, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    placed = torch.nn.Parameter(distribute_tensor(torch.zeros(8, 6, dtype=torch.float64).t(), mesh, [Shard(0)]))
-    placed.grad = distribute_tensor(whole.t().contiguous().t(), mesh, [Shard(0)])
-    # The local part of this one is row-major, as its parameter is not.
-    other = torch.nn.Parameter(distribute_tensor(torch.zeros(8, 6, dtype=torch.float64).t(), mesh, [Shard(1)]))
-    other.grad = distribute_tensor(whole, mesh, [Shard(1)])
+    # Strides of the whole that say one thing, and local parts that are row-major; then local parts that are not.
+    rows = torch.nn.Parameter(distribute_tensor(torch.zeros(8, 6, dtype=torch.float64).t(), mesh, [Shard(0)]))
+    rows.grad = distribute_tensor(whole.t().contiguous().t(), mesh, [Shard(0)])
+    columns = torch.nn.Parameter(distribute_tensor(torch.zeros(6, 8, dtype=torch.float64), mesh, [Shard(1)]))
+    part = whole.chunk(world, 1)[rank].t().contiguous().t()
+    columns.grad = DTensor.from_local(part, mesh, [Shard(1)])
+    plain = torch.nn.Parameter(torch.zeros(6, 8, dtype=torch.float64))
+    plain.grad = whole.t().contiguous().t()
     gaps = torch.nn.Parameter(torch.zeros(3, 3, dtype=torch.float64))
     gaps.grad = whole[:3, ::2][:, :3]
-    guard = gradwarden.Guard(max_norm=1.0)
-    guard.bind([("placed", placed), ("other", other), ("gaps", gaps)])
+    guard = gradwarden.Guard([("rows", rows), ("columns", columns), ("plain", plain), ("gaps", gaps)], max_norm=1.0)
+    where = [rows.grad.to_local().data_ptr(), plain.grad.data_ptr()]
     norm = guard.step().grad_norm
-    expected = networks.norm_of([whole, whole, whole[:3, ::2][:, :3]])
-    off = max((p.grad.full_tensor() * expected - whole).abs().max().item() for p in (placed, other))
-    off = max(off, (gaps.grad * expected - whole[:3, ::2][:, :3]).abs().max().item())
-    return norm, expected, off
+    in_place = where == [rows.grad.to_local().data_ptr(), plain.grad.data_ptr()]
+    expected = networks.norm_of([whole, whole, whole, whole[:3, ::2][:, :3]])
+    clipped = [rows.grad.full_tensor(), columns.grad.full_tensor(), plain.grad, gaps.grad]
+    wanted = [whole, whole, whole, whole[:3, ::2][:, :3]]
+    off = max((a * expected - b).abs().max().item() for a, b in zip(clipped, wanted))
+    return norm, expected, off, in_place
 
 
 def strangers(rank, world, told):
@@ -244,9 +249,10 @@ class ShardingTest(ManyRanksTest):
             self.assertTrue(placed)
 
     def test_gradients_in_any_order_of_dimensions_are_read_and_clipped(self):
-        for norm, expected, off in self.of_ranks(2, transposed):
+        for norm, expected, off, in_place in self.of_ranks(2, transposed):
             self.assertAlmostEqual(norm / expected, 1, delta=1e-12)
             self.assertLess(off, 1e-5)
+            self.assertTrue(in_place)
 
     def test_gradients_that_differ_between_ranks_under_one_name_are_told_once(self):
         ((first, _), (second, _)) = self.of_ranks(2, strangers, False)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ._core import Error
-from ._layout_sources import Source, memory_order
+from ._layout_sources import Source
 
 Stretches = list[tuple[int, int]]  # (begin, count), one after another
 Box = tuple[tuple[int, ...], tuple[int, ...]]  # start and extent
@@ -39,9 +39,6 @@ class DTensorSource(Source):
     """
 
     def __init__(self, name: str, parameter: Any) -> None:
-        # Ranks agree on the order: these are the strides of the whole tensor.
-        self._order = memory_order(parameter.stride())
-        self._row_major = self._order == list(range(parameter.ndim))
         self._mesh, self._placements = parameter.device_mesh, parameter.placements
         with torch.no_grad():
             local = parameter.to_local()
@@ -49,11 +46,11 @@ class DTensorSource(Source):
         if self._mesh.get_coordinate() is None:
             return
         runs = layout_of(name, parameter.shape, self._mesh, self._placements, local.shape)
-        shape = tuple(parameter.shape[d] for d in self._order)
+        shape = tuple(parameter.shape)
         # One that is empty here is bound, too: to bring its gradient to these placements takes all ranks.
         nothing = (0,) * len(shape)
         first = 0
-        for start, extent in boxes_of(name, [runs[d] for d in self._order]) or [(nothing, nothing)]:
+        for start, extent in boxes_of(name, runs) or [(nothing, nothing)]:
             self.holding_box(name, shape, start, extent, first=first)
             first += math.prod(extent)
 
@@ -62,7 +59,7 @@ class DTensorSource(Source):
         # Asked for every tensor in every step, so the way that most gradients go is short: to_local() would take longer.
         if type(gradient) is DTensor and gradient.placements == self._placements:
             local = getattr(gradient, "_local_tensor", None)
-            if type(local) is torch.Tensor and self._in_order(local) and local.shape == self.local_shape:
+            if type(local) is torch.Tensor and local.is_contiguous() and local.shape == self.local_shape:
                 return local
         return super().gradient()
 
@@ -77,23 +74,18 @@ class DTensorSource(Source):
         local: torch.Tensor = gradient.to_local()
         if hasattr(local, "wait"):  # a collective may still be under way
             local = local.wait()
-        if local.layout != torch.strided or self._in_order(local):
+        if local.layout != torch.strided or local.is_contiguous():
             return local
-        dense: torch.Tensor = local.permute(self._order).contiguous().permute([self._order.index(d) for d in range(local.ndim)])
-        whole = self.parameter
-        whole.grad = DTensor.from_local(dense, self._mesh, self._placements, shape=whole.shape, stride=whole.stride())
-        return dense
+        # Local parts are row-major, whatever the strides of the whole say; ranks could not agree on another order.
+        local, whole = local.contiguous(), self.parameter
+        whole.grad = DTensor.from_local(local, self._mesh, self._placements, shape=whole.shape, stride=whole.stride())
+        return local
 
     def local_parameter(self) -> torch.Tensor:
         local: torch.Tensor = self.parameter.to_local().detach()  # type: ignore[attr-defined]
-        if local.shape != self.local_shape or not self._in_order(local):
+        if local.shape != self.local_shape or not local.is_contiguous():
             raise Error(f"parameter {self.name!r} is not laid out as its gradient; leave out what reads parameters")
         return local
-
-    def _in_order(self, local: torch.Tensor) -> bool:
-        if self._row_major:
-            return local.is_contiguous()
-        return local.permute(self._order).is_contiguous()
 
 
 def layout_of(

@@ -144,9 +144,7 @@ class WholeSource(Source):
 
 def is_dense(tensor: torch.Tensor) -> bool:
     """Whether its elements fill a stretch of memory, in whatever order of dimensions."""
-    return tensor.is_contiguous() or tensor.permute(memory_order(tensor.stride())).is_contiguous()
-
-
-def memory_order(strides: Sequence[int]) -> list[int]:
-    """The dimensions, outermost first; row-major ones stay as they are."""
-    return sorted(range(len(strides)), key=lambda d: -strides[d])
+    if tensor.is_contiguous():
+        return True
+    strides = tensor.stride()
+    return tensor.permute(sorted(range(tensor.ndim), key=lambda d: -strides[d])).is_contiguous()
