@@ -18,16 +18,18 @@ packages=(
   libgrpc++-dev protobuf-compiler-grpc libprotobuf-dev protobuf-compiler   # the wire
   libhwy-dev                                                               # SIMD
   libsqlite3-dev zlib1g-dev                                                # history
-  prometheus-cpp-dev libmicrohttpd-dev                                     # metrics and HTTP
+  prometheus-cpp-dev libmicrohttpd-dev libgnutls28-dev openssl             # metrics, HTTP, certificates
+  libjs-dygraphs                                                           # plots of the web page
   libspdlog-dev libcli11-dev libyaml-cpp-dev nlohmann-json3-dev            # logs, flags, configuration, JSON
   libopenmpi-dev openmpi-bin libopenblas-serial-dev                        # the example trainer
+  libcurl4-openssl-dev                                                     # alerts
   libboost-context-dev                                                     # the emulated GPU of the tests
   curl jq                                                                  # the quick start itself
 )
 # The project's CMake asks for these when tests and benchmarks are on, which is the default.
 packages+=(libgtest-dev libgmock-dev libbenchmark-dev)
 if [[ "${1:-}" == --tests ]]; then
-  packages+=(clang-14 clang-tidy-14 clang-format-14 libclang-rt-14-dev ccache git python3-venv)
+  packages+=(chromium clang-14 clang-tidy-14 clang-format-14 libclang-rt-14-dev ccache git python3-venv)
 fi
 
 missing=()

@@ -1,10 +1,10 @@
 # The command line alone and against a real daemon; the example trainer with real ranks.
 gradwarden_test(cli_test
-  SOURCES unit/cli_csv_test.cc unit/cli_event_text_test.cc unit/cli_history_source_test.cc unit/cli_json_test.cc
-          unit/cli_plot_test.cc unit/cli_step_text_test.cc unit/cli_text_test.cc
+  SOURCES unit/cli_aftermath_test.cc unit/cli_csv_test.cc unit/cli_event_text_test.cc unit/cli_history_source_test.cc unit/cli_json_test.cc
+          unit/cli_plot_test.cc unit/cli_replay_html_test.cc unit/cli_replay_report_test.cc unit/cli_step_text_test.cc unit/cli_text_test.cc unit/cli_top_screen_test.cc
   LIBS gradwarden_cli)
 
-gradwarden_test(cli_e2e_test SOURCES e2e/cli_test.cc e2e/cli_watch_test.cc
+gradwarden_test(cli_e2e_test SOURCES e2e/cli_aftermath_test.cc e2e/cli_test.cc e2e/cli_top_test.cc e2e/cli_watch_test.cc
   LIBS gradwarden_daemon_process gradwarden_rpc LABELS e2e)
 gradwarden_use_rpc_pch(cli_e2e_test)
 target_compile_definitions(cli_e2e_test PRIVATE GRADWARDEN_TEST_COMMAND="$<TARGET_FILE:gradwarden_command>")
@@ -37,3 +37,10 @@ endif()
 ]])
   set_property(DIRECTORY APPEND PROPERTY TEST_INCLUDE_FILES ${CMAKE_CURRENT_BINARY_DIR}/trainer_e2e_labels.cmake)
 endif()
+
+# Alerts of a real daemon, silenced with the command line, in Debian's Alertmanager where it was fetched.
+gradwarden_test(alerts_e2e_test SOURCES e2e/daemon_alerts_test.cc LIBS gradwarden_daemon_process gradwarden_rpc LABELS e2e)
+gradwarden_use_rpc_pch(alerts_e2e_test)
+target_compile_definitions(alerts_e2e_test PRIVATE GRADWARDEN_TEST_COMMAND="$<TARGET_FILE:gradwarden_command>"
+  GRADWARDEN_TEST_ALERTMANAGER="${PROJECT_SOURCE_DIR}/build/tools/alertmanager/usr/bin")
+add_dependencies(alerts_e2e_test gradwarden_command)

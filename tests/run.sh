@@ -5,8 +5,11 @@
 #   ./tests/run.sh              everything
 #   ./tests/run.sh --quick      release build and its tests only
 #   ./tests/run.sh --filter RE  only tests whose name matches, release build
-#   ./tests/run.sh --ci         as everything, but clang only lints and does not build, and the sanitizers watch only the
-#                               tests of parts, not those that start whole processes: about half the time
+#   ./tests/run.sh --ci         as everything, but clang only lints a quarter of the files and does not build, and AddressSanitizer
+#                               watches only the tests of parts, not those that start whole processes: about half the time
+#   ./tests/run.sh --full       everything, then what has a stated length at that length: 100 kills, outages of ten minutes,
+#                               a soak of 10^8 reports, ten minutes of each fuzz target, ...: about an hour and a half
+#   ./tests/run.sh --full --filter RE   only those of a stated length whose name matches, release build
 #
 # The last line counts the tests: "N passed, N failed, N skipped". Exit code 0 if none failed.
 set -euo pipefail
@@ -15,15 +18,17 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 quick=false
 ci=false
+full=false
 filter=
-usage() { sed -n '2,11s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,14s/^# \{0,1\}//p' "$0"; }
 while [[ $# -gt 0 ]]; do
   case $1 in
     -h | --help) usage; exit 0 ;;
     --ci) ci=true; shift ;;
     --quick) quick=true; shift ;;
+    --full) full=true; shift ;;
     --filter) quick=true; filter=${2:?--filter needs a regular expression}; shift 2 ;;
-    *) echo "run.sh: unknown option $1; allowed: --quick, --filter RE, --ci, --help" >&2; exit 2 ;;
+    *) echo "run.sh: unknown option $1; allowed: --quick, --filter RE, --ci, --full, --help" >&2; exit 2 ;;
   esac
 done
 
@@ -38,11 +43,12 @@ check() {
   if "$@"; then echo "ok: $name"; passed=$((passed + 1)); else echo "FAILED: $name"; failed=$((failed + 1)); fi
 }
 
-configure_and_build() {  # configure_and_build PRESET [TARGETS...]
-  local preset=$1
+configure_and_build() {  # configure_and_build PRESET [-DNAME=VALUE] [TARGETS...]
+  local preset=$1 options=()
   shift
+  while [[ ${1:-} == -D* ]]; do options+=("$1"); shift; done
   mkdir -p build
-  cmake --preset "$preset" >"build/$preset-configure.log" 2>&1 || { tail -n 30 "build/$preset-configure.log"; return 1; }
+  cmake --preset "$preset" "${options[@]}" >"build/$preset-configure.log" 2>&1 || { tail -n 30 "build/$preset-configure.log"; return 1; }
   # Progress in steps of 25, and everything that is not progress.
   cmake --build --preset "$preset" ${1:+--target "$@"} 2>&1 | sed -u -e '/^\[[0-9]*\(00\|25\|50\|75\)\//b' -e '/^\[/d'
 }
@@ -66,13 +72,31 @@ format_is_clean() {
   git ls-files '*.h' '*.cc' '*.cu' '*.cuh' | xargs clang-format-14 --dry-run --Werror
 }
 
-lint_is_clean() {  # our files, as clang compiles them; of the build only generated files are needed
+# The tests that read GRADWARDEN_TEST_FULL, with hours to do it in.
+run_full_length() {  # run_full_length [RE]
+  local suites
+  suites=$(git grep -lE 'full_length\.h|GRADWARDEN_TEST_FULL' -- 'tests/*.cc' |
+    xargs grep -ohE '^TEST(_F)?\( *[A-Za-z0-9_]+, *[A-Za-z0-9_]+' | sed -E 's/.*\( *//; s/, */./' | grep -E "${1:-.}")
+  [[ -n $suites ]] || { echo "FAILED: no test of a stated length matches"; failed=$((failed + 1)); return; }
+  configure_and_build release -DGRADWARDEN_TEST_TIMEOUT=14400
+  GRADWARDEN_TEST_FULL=1 run_ctest release -V -R "^($(tr '\n' '|' <<<"$suites" | sed 's/|$//'))\$"
+  configure_and_build release -DGRADWARDEN_TEST_TIMEOUT=300
+}
+
+fuzz_all() {  # fuzz_all SECONDS: each target
+  configure_and_build fuzz || return 1
+  tests/fuzz/run.sh build/fuzz "$1"
+}
+
+# Our files, as clang compiles them; of the build only generated files are needed. All of them take 25 minutes: --ci takes a
+# quarter, another one after each commit.
+lint_is_clean() {
   local files
   configure_and_build clang gradwarden_generated || return 1
   files=$(git ls-files 'proto/*.cc' 'kernels/*.cc' 'client/*.cc' 'daemon/*.cc')
   # Where nanobind could not be fetched, the Python module is not compiled and its files cannot be read.
   grep -q client/python build/clang/compile_commands.json || files=$(grep -v '^client/python/' <<<"$files")
-  # shellcheck disable=SC2086
+  if $ci; then files=$(awk -v turn="$(git rev-list --count HEAD)" 'NR % 4 == turn % 4' <<<"$files"); fi
   xargs -n 1 -P 2 clang-tidy-14 --quiet -p build/clang <<<"$files" 2>/dev/null
 }
 
@@ -81,6 +105,10 @@ deploy/install_dependencies.sh --tests
 PATH=$(deploy/fetch_prometheus.sh build/tools/prometheus):$PATH
 export PATH
 export GRADWARDEN_PROMTOOL=$(command -v promtool)
+if tools=$(deploy/fetch_alertmanager.sh build/tools/alertmanager); then
+  export GRADWARDEN_ALERTMANAGER=$tools GRADWARDEN_AMTOOL=$tools/amtool
+fi
+if ! $quick && tools=$(deploy/fetch_lint_tools.sh build/tools/lint); then export GRADWARDEN_LINT_TOOLS=$tools; fi
 # Where nvcc is, the host code of the GPU path is compiled too, and its tests need NCCL's header.
 if command -v nvcc >/dev/null && ! deploy/fetch_nccl.sh build/tools/nccl >/dev/null; then
   echo "no nccl.h: the tests of the GPU path's host code are left out"
@@ -99,11 +127,17 @@ export CTEST_OUTPUT_ON_FAILURE=1
 # Where ccache is used, a second clone finds what the first compiled.
 export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=true
 export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
-export TSAN_OPTIONS="suppressions=$root/tests/tsan.supp history_size=7"
+# What libstdc++ copies for gRPC's threads has no frame of gRPC on its stack, so that no line of tsan.supp can name it.
+TSAN_OPTIONS="suppressions=$root/tests/tsan.supp history_size=7 ignore_noninstrumented_modules=1"
+export TSAN_OPTIONS
 
 report "release: build and tests"
 configure_and_build release
-run_ctest release ${filter:+-R "$filter"}
+if $full && [[ -n $filter ]]; then
+  run_full_length "$filter"
+else
+  run_ctest release ${filter:+-R "$filter"}
+fi
 if $quick; then
   finish
   exit $((failed > 0))
@@ -122,20 +156,21 @@ report "clang: build, lint"
 $ci || check "clang 14 builds everything without a warning" configure_and_build clang
 check "clang-tidy finds nothing" lint_is_clean
 
-# In --ci the sanitizers see the parts, the emulated GPU among them, and not what starts whole processes: that would take as
-# long again to compile.
-emulated=()
-if [[ -f build/tools/nccl/include/nccl.h ]]; then emulated=(device_guard_test emulated_kernel_test); fi
-parts=(numerics_test kernel_test client_guard_test guard_decisions_test client_reporter_test c_api_test validate_test
-  daemon_concurrency_test daemon_detect_test daemon_store_test daemon_ingest_parts_test daemon_metrics_test
-  daemon_config_test ${emulated:+emulated_runtime_test})
-# Ten thousand tensors take minutes under a sanitizer, and no path that a hundred do not.
-not_built='NOT_BUILT|^Project|^CExample|/10000'
+report "fuzzing, 10 s of each target"
+check "no fuzz target finds anything" fuzz_all 10
+
+# In --ci AddressSanitizer sees the parts, the emulated GPU among them. ThreadSanitizer sees the parts and the daemon's
+# process; what starts whole trainings would take as long again.
+# Ten thousand tensors, or a year, take minutes under a sanitizer, and no path that a few do not.
+not_built='NOT_BUILT|^Project|^CExample|/10000|AYearOfRuns'
+# It counts on a pace that ThreadSanitizer does not keep.
+paced='DaemonStoreFailure.IsNotReadyWhileItDrains'
+slow='FoldKernel.GivesTheSameBits|DeviceGuardFlight|DeviceGuardGraph.AThousandReplays'
 
 report "AddressSanitizer and UndefinedBehaviorSanitizer: build and tests"
 if $ci; then
-  configure_and_build asan "${parts[@]}" emulator_test "${emulated[@]}"
-  run_ctest asan -LE 'e2e|fault|no-tsan|cuda' -E "$not_built"
+  configure_and_build asan test_parts test_emulated_parts
+  run_ctest asan -LE 'e2e|fault|gpu|no-tsan|cuda' -E "$not_built|$slow"
 else
   configure_and_build asan
   run_ctest asan
@@ -147,12 +182,13 @@ fi
 
 report "ThreadSanitizer: build and tests"
 # Fibers of the emulated GPU are not known to ThreadSanitizer; MPI is not instrumented.
-if $ci; then
-  configure_and_build tsan "${parts[@]}"
-  run_ctest tsan -LE 'e2e|fault|no-tsan|emulator|cuda' -E "$not_built"
-else
-  configure_and_build tsan
-  run_ctest tsan -LE 'no-tsan|emulator'
+configure_and_build tsan test_parts test_threads
+run_ctest tsan -LE 'e2e$|fault|gpu|no-tsan|emulator|cuda' -E "$not_built|$paced"
+
+if $full; then
+  report "what has a stated length"
+  run_full_length
+  check "ten minutes of each fuzz target find nothing" fuzz_all 600
 fi
 
 report "done"

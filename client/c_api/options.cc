@@ -139,6 +139,12 @@ ReporterOptions reporter_options(const gradwarden_reporter_options& given) {
   options.backlog_bytes = o.backlog_bytes;
   options.flight_directory = text(o.flight_directory);
   options.close_timeout = std::chrono::milliseconds(o.close_timeout_ms);
+  options.ca_file = text(o.ca_file);
+  options.certificate_file = text(o.certificate_file);
+  options.key_file = text(o.key_file);
+  options.token_file = text(o.token_file);
+  options.tls = o.tls != 0;
+  options.spool_directory = text(o.spool_directory);
   return options;
 }
 

@@ -14,14 +14,6 @@ constexpr std::uint32_t kVersion = 1;
 
 [[noreturn]] void refuse(const std::string& why) { throw Error("restore_state: " + why); }
 
-std::uint64_t checksum(std::span<const std::byte> bytes) {
-  std::uint64_t hash = 14695981039346656037U;
-  for (const std::byte b : bytes) {
-    hash = (hash ^ static_cast<std::uint64_t>(b)) * 1099511628211U;
-  }
-  return hash;
-}
-
 class Writer {
  public:
   void u64(std::uint64_t value, unsigned size = 8) {
@@ -74,6 +66,14 @@ void require_same(const char* what, std::uint32_t saved, std::uint32_t own) {
 }
 
 }  // namespace
+
+std::uint64_t checksum(std::span<const std::byte> bytes) {
+  std::uint64_t hash = 14695981039346656037U;
+  for (const std::byte b : bytes) {
+    hash = (hash ^ static_cast<std::uint64_t>(b)) * 1099511628211U;
+  }
+  return hash;
+}
 
 std::vector<std::byte> save(const kernels::GuardState& state, const kernels::GuardPolicy& policy) {
   Writer out;

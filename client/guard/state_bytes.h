@@ -6,12 +6,16 @@
 #define GRADWARDEN_CLIENT_GUARD_STATE_BYTES_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
 #include "kernels/numerics/decision.h"
 
 namespace gradwarden::guard {
+
+// Of bytes as save() ends them.
+std::uint64_t checksum(std::span<const std::byte> bytes);
 
 std::vector<std::byte> save(const kernels::GuardState& state, const kernels::GuardPolicy& policy);
 

@@ -22,6 +22,26 @@ std::uint64_t Backlog::add(v1::Report report) {
   return dropped;
 }
 
+void Backlog::keep(v1::Report report) {
+  // A gap, of reports that are settled or lost, is filled with settled ones: sequences are
+  // positions.
+  while (!entries_.empty() && entries_.back().report.sequence() + 1 < report.sequence()) {
+    v1::Report missing;
+    missing.set_sequence(entries_.back().report.sequence() + 1);
+    entries_.push_back({std::move(missing), 0, true});
+  }
+  const std::size_t bytes = report.ByteSizeLong() + sizeof(Entry);
+  next_sequence_ = std::max(next_sequence_, report.sequence() + 1);
+  entries_.push_back({std::move(report), bytes, false});
+  bytes_ += bytes;
+  ++pending_;
+}
+
+std::uint64_t Backlog::lowest_pending() const {
+  // Settled ones at the front are gone already.
+  return entries_.empty() ? 0 : entries_.front().report.sequence();
+}
+
 void Backlog::take_unsent(std::size_t max_reports, std::size_t max_bytes, v1::ReportBatch& batch) {
   std::size_t bytes = 0;
   while (sent_ < entries_.size() && static_cast<std::size_t>(batch.reports_size()) < max_reports) {

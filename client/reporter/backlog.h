@@ -20,6 +20,14 @@ class Backlog {
   // dropped for it: the newest steps are what somebody is waiting for.
   std::uint64_t add(v1::Report report);
 
+  // For who numbers reports itself: the next sequence, which no report of this backlog has yet.
+  std::uint64_t take_sequence() { return next_sequence_++; }
+  // Keeps a report under the sequence that it has, above all before it; never drops one for it.
+  void keep(v1::Report report);
+  bool has_room() const { return bytes_ < max_bytes_; }
+  // Nothing at or below this is waited for; 0 if nothing is waited for at all.
+  std::uint64_t lowest_pending() const;
+
   // Fills `batch` with up to `max_reports` that were not sent on this stream yet, within
   // `max_bytes`.
   void take_unsent(std::size_t max_reports, std::size_t max_bytes, v1::ReportBatch& batch);

@@ -53,6 +53,12 @@ class ByteRing {
 
   void pop() noexcept { tail_.store(popped_, std::memory_order_release); }
 
+  // The end of what is in it now, and whether the reader has come as far.
+  std::uint64_t end() const noexcept { return head_.load(std::memory_order_acquire); }
+  bool reached(std::uint64_t end) const noexcept {
+    return tail_.load(std::memory_order_relaxed) >= end;
+  }
+
   bool empty() const noexcept {
     return head_.load(std::memory_order_acquire) == tail_.load(std::memory_order_acquire);
   }

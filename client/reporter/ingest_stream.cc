@@ -16,8 +16,10 @@ void Signal::wait_until(std::chrono::steady_clock::time_point deadline) {
   raised_ = false;
 }
 
-IngestStream::IngestStream(v1::IngestService::Stub& stub, std::shared_ptr<Signal> signal)
+IngestStream::IngestStream(v1::IngestService::Stub& stub, std::shared_ptr<Signal> signal,
+                           const ChannelSecrets& secrets)
     : signal_(std::move(signal)) {
+  add_authorization(context_, secrets);
   stub.async()->Ingest(&context_, this);
   AddHold();  // writes start outside of the reactor's own callbacks
   StartRead(&incoming_);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "gradwarden/v1/ingest.grpc.pb.h"
+#include "proto/secure_channel.h"
 
 namespace gradwarden::reporter {
 
@@ -33,7 +34,8 @@ class Signal {
 // ended() has a value.
 class IngestStream final : public grpc::ClientBidiReactor<v1::IngestRequest, v1::IngestResponse> {
  public:
-  IngestStream(v1::IngestService::Stub& stub, std::shared_ptr<Signal> signal);
+  IngestStream(v1::IngestService::Stub& stub, std::shared_ptr<Signal> signal,
+               const ChannelSecrets& secrets);
 
   bool writable();                         // no write is under way
   void write(v1::IngestRequest request);   // only when writable(); lost if the stream is ending

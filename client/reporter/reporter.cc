@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdio>
+#include <deque>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -16,6 +18,7 @@
 #include "client/reporter/record_codec.h"
 #include "client/reporter/settings.h"
 #include "client/reporter/source_slot.h"
+#include "client/reporter/spool.h"
 #include "gradwarden/error.h"
 #include "proto/history_file.h"
 #include "proto/limits.h"
@@ -34,7 +37,7 @@ void print_trouble(const std::string& message) {
 
 struct Reporter::Impl {
   Impl(const ReporterOptions& o, Collective& r)
-      : options(o),
+      : options(reporter::with_daemon(o)),
         ranks(r),
         attempt(reporter::make_attempt(r)),
         ring(o.ring_bytes),
@@ -47,7 +50,9 @@ struct Reporter::Impl {
   }
   bool forked() const noexcept { return generation != reporter::fork_generation(); }
   void start();
+  std::unique_ptr<reporter::Spool> open_spool(const v1::Hello& hello);
   void run();
+  void bring_over(Clock::time_point now, Clock::time_point& next);
   void drain();
   void add_flight(v1::Report& report);
   void add_checkpoints(v1::Report& report);
@@ -73,6 +78,9 @@ struct Reporter::Impl {
 
   // The thread's own.
   std::optional<reporter::Delivery> delivery;
+  // Of earlier attempts, the oldest first; one at a time is brought to the daemon.
+  std::deque<std::unique_ptr<reporter::Delivery>> leftovers;
+  std::uint64_t recovered = 0;
   std::optional<reporter::FlightLog> flights;
   FlightRecording recording;                    // reused
   std::vector<std::uint64_t> last_checkpoints;  // for the goodbye
@@ -102,7 +110,8 @@ void Reporter::Impl::start() {
     }
   }
   if (!options.daemon.empty()) {
-    delivery.emplace(options, hello, signal, std::random_device{}(), print_trouble);
+    delivery.emplace(options, hello, signal, std::random_device{}(), print_trouble,
+                     open_spool(hello));
   }
   flights.emplace(options.flight_directory, hello, print_trouble);
   source.reset();
@@ -110,6 +119,32 @@ void Reporter::Impl::start() {
   closing = false;
   accepting = true;
   thread = std::thread([this] { run(); });
+}
+
+// Null where there is to be none, or the folder cannot be used: monitoring never stops training.
+std::unique_ptr<reporter::Spool> Reporter::Impl::open_spool(const v1::Hello& hello) {
+  if (options.spool_directory.empty()) return nullptr;
+  for (auto& left : reporter::Spool::take_over(options.spool_directory, options.run)) {
+    const v1::Hello of = left->hello();
+    leftovers.push_back(std::make_unique<reporter::Delivery>(
+        options, of, signal, std::random_device{}(), print_trouble, std::move(left),
+        /*leftover=*/true));
+  }
+  std::string error;
+  auto spool = reporter::Spool::create(options.spool_directory, hello, options.spool_bytes, &error);
+  if (spool == nullptr) print_trouble("no spool, reports wait in memory alone: " + error);
+  return spool;
+}
+
+void Reporter::Impl::bring_over(Clock::time_point now, Clock::time_point& next) {
+  if (leftovers.empty()) return;
+  reporter::Delivery& oldest = *leftovers.front();
+  next = std::min(next, oldest.advance(now));
+  if (oldest.pending() != 0 && !oldest.done()) return;
+  recovered += oldest.counters().acknowledged;
+  oldest.abandon();  // which removes the spool
+  leftovers.pop_front();
+  next = now;
 }
 
 void Reporter::Impl::run() {
@@ -123,12 +158,15 @@ void Reporter::Impl::run() {
     Clock::time_point next = now + options.poll_interval;
     if (delivery) {
       next = std::min(next, delivery->advance(now));
+      bring_over(now, next);
     }
     publish();
     if (deadline && (!delivery || delivery->done() || now >= *deadline)) break;
-    signal->wait_until(next);
+    if (ring.empty()) signal->wait_until(next);
   }
   if (delivery) delivery->abandon();
+  for (const auto& left : leftovers) left->abandon();
+  leftovers.clear();
   if (history.is_open() && !last_checkpoints.empty()) {
     v1::IngestRequest request;
     request.mutable_goodbye()->set_last_step(step.load(std::memory_order_relaxed));
@@ -148,7 +186,11 @@ void Reporter::Impl::say_goodbye() {
 
 void Reporter::Impl::drain() {
   std::size_t size = 0;
-  while (const unsigned char* bytes = ring.front(size)) {
+  // What is there now and no more: however fast records come, the rest of the loop has its turn.
+  const std::uint64_t end = ring.end();
+  while (!ring.reached(end)) {
+    const unsigned char* bytes = ring.front(size);
+    if (bytes == nullptr) break;
     v1::Report report;
     reporter::decode(bytes, shape, report);
     const bool event = reporter::is_event(bytes);
@@ -204,6 +246,7 @@ void Reporter::Impl::publish() {
     published.dropped += counters.dropped;
     published.connects += counters.connects;
     published.last_error = counters.last_error;
+    published.recovered += recovered;
   } else {
     published.acknowledged += drained;
     published.dropped += ring_dropped.load(std::memory_order_relaxed) - counted_ring_drops;
@@ -214,6 +257,7 @@ void Reporter::Impl::carry_over() {
   const std::lock_guard lock(published_mutex);
   carried = published;
   drained = 0;
+  recovered = 0;
   counted_ring_drops = ring_dropped.load(std::memory_order_relaxed);
 }
 

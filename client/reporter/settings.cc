@@ -3,8 +3,10 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdlib>
 
 #include "gradwarden/error.h"
+#include "proto/daemon_choice.h"
 #include "proto/limits.h"
 
 namespace gradwarden::reporter {
@@ -28,11 +30,30 @@ void check(const ReporterOptions& o) {
               " bytes");
   require(o.ring_bytes >= 4096,
           "ring_bytes is " + std::to_string(o.ring_bytes) + "; allowed: 4096 or more");
+  require(o.spool_directory.empty() || o.spool_bytes >= (1u << 20),
+          "spool_bytes is " + std::to_string(o.spool_bytes) + "; allowed: 1048576 or more");
   require(o.batch_reports >= 1 && o.batch_reports <= limits::kMaxReportsPerBatch,
           "batch_reports is " + std::to_string(o.batch_reports) + "; allowed: 1 to " +
               std::to_string(limits::kMaxReportsPerBatch));
   require(o.poll_interval.count() >= 1, "poll_interval is below 1 ms");
   require(o.heartbeat_interval.count() >= 100, "heartbeat_interval is below 100 ms");
+  if (o.daemon.empty()) return;
+  const auto problem = check_channel_security(channel_security(o), o.daemon);
+  require(!problem, problem.value_or(""));
+}
+
+ReporterOptions with_daemon(ReporterOptions o) {
+  const char* set = std::getenv("GRADWARDEN_DAEMON");
+  if (o.daemon.empty() && set != nullptr) o.daemon = set;
+  o.daemon = choose_daemon(o.daemon, o.run);
+  return o;
+}
+
+ChannelSecurity channel_security(const ReporterOptions& o) {
+  ChannelSecurity security{o.tls,      o.ca_file,    o.certificate_file,
+                           o.key_file, o.token_file, o.server_name};
+  take_environment(security);
+  return security;
 }
 
 std::uint64_t unix_ns() {

@@ -2,133 +2,24 @@
 
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <functional>
 #include <map>
+#include <set>
 #include <sstream>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "daemon/app/listen.h"
+#include "daemon/app/yaml_reader.h"
+#include "daemon/security/access.h"
 
 namespace gradwarden::app {
 namespace {
-
-// Thrown inside this file only, so that a setter deep in a section can stop the reading.
-struct BadConfig {
-  std::string message;
-};
-
-using Setter = std::function<void(const YAML::Node&)>;
-using Keys = std::map<std::string, Setter>;
-
-// Reads one file: knows its name and where in it we are.
-class Reader {
- public:
-  explicit Reader(std::string name) : name_(std::move(name)) {}
-
-  [[noreturn]] void fail(const YAML::Node& at, const std::string& key, const std::string& value,
-                         const std::string& allowed) const {
-    throw BadConfig{name_ + ":" + std::to_string(at.Mark().line + 1) + ": " + key + ": " + value +
-                    ", allowed is " + allowed};
-  }
-
-  void section(const YAML::Node& node, const std::string& prefix, const Keys& keys) const {
-    if (node.IsNull()) return;
-    if (!node.IsMap()) fail(node, prefix.empty() ? "file" : prefix, shown(node), "a map of keys");
-    for (const auto& item : node) {
-      const auto key = item.first.as<std::string>("");
-      const auto found = keys.find(key);
-      std::string path = prefix;
-      if (!path.empty()) path += '.';
-      path += key;
-      if (found == keys.end()) {
-        std::string known;
-        for (const auto& [name, setter] : keys) known += (known.empty() ? "" : ", ") + name;
-        fail(item.first, path, "an unknown key", known);
-      }
-      found->second(item.second);
-    }
-  }
-
-  template <typename Integer>
-  Setter integer(const std::string& key, Integer& to, std::uint64_t low, std::uint64_t high) const {
-    return [=, this, &to](const YAML::Node& node) {
-      std::uint64_t value = 0;
-      const bool negative = node.IsScalar() && node.Scalar().rfind('-', 0) == 0;
-      if (negative || !node.IsScalar() || !YAML::convert<std::uint64_t>::decode(node, value) ||
-          value < low || value > high) {
-        fail(node, key, shown(node),
-             "a whole number from " + std::to_string(low) + " to " + std::to_string(high));
-      }
-      to = static_cast<Integer>(value);
-    };
-  }
-
-  Setter real(const std::string& key, double& to, double above, double high) const {
-    return [=, this, &to](const YAML::Node& node) {
-      double value = 0;
-      if (!node.IsScalar() || !YAML::convert<double>::decode(node, value) || !(value > above) ||
-          !(value <= high)) {
-        std::ostringstream allowed;
-        allowed << "a number above " << above << ", at most " << high;
-        fail(node, key, shown(node), allowed.str());
-      }
-      to = value;
-    };
-  }
-
-  Setter text(const std::string& key, std::string& to) const {
-    return [=, this, &to](const YAML::Node& node) {
-      if (!node.IsScalar() || node.Scalar().empty()) fail(node, key, shown(node), "a text");
-      to = node.Scalar();
-    };
-  }
-
-  Setter boolean(const std::string& key, bool& to) const {
-    return [=, this, &to](const YAML::Node& node) {
-      bool value = false;
-      if (!node.IsScalar() || !YAML::convert<bool>::decode(node, value)) {
-        fail(node, key, shown(node), "true or false");
-      }
-      to = value;
-    };
-  }
-
-  // One of a few words.
-  Setter word(const std::string& key,
-              const std::map<std::string, std::function<void()>>& words) const {
-    return [=, this](const YAML::Node& node) {
-      const auto found = node.IsScalar() ? words.find(node.Scalar()) : words.end();
-      if (found == words.end()) {
-        std::string allowed;
-        for (const auto& [word, action] : words) allowed += (allowed.empty() ? "" : ", ") + word;
-        fail(node, key, shown(node), allowed);
-      }
-      found->second();
-    };
-  }
-
-  Setter address(const std::string& key, std::string& to) const {
-    return [=, this, &to](const YAML::Node& node) {
-      const std::string value = node.IsScalar() ? node.Scalar() : shown(node);
-      if (const auto parsed = parse_address(value); !parsed.ok()) {
-        throw BadConfig{name_ + ":" + std::to_string(node.Mark().line + 1) + ": " + key + ": " +
-                        std::string(parsed.status().message())};
-      }
-      to = value;
-    };
-  }
-
-  static std::string shown(const YAML::Node& node) {
-    if (node.IsScalar()) return "\"" + node.Scalar() + "\"";
-    return node.IsMap() ? "a map" : node.IsSequence() ? "a list" : "nothing";
-  }
-
- private:
-  const std::string name_;
-};
 
 Keys detector_keys(const Reader& reader, const std::string& prefix,
                    detect::DetectorOptions& options) {
@@ -141,6 +32,25 @@ Keys detector_keys(const Reader& reader, const std::string& prefix,
        reader.integer(prefix + "level_shift_after", options.spike.level_shift_after, 2,
                       kernels::kMaxLevelShiftAfter)},
       {"quiet_steps", reader.integer(prefix + "quiet_steps", options.quiet_steps, 1, 1'000'000)},
+      {"off", reader.names(prefix + "off", options.off, detect::rule_names())},
+      {"vanishing_below", reader.real(prefix + "vanishing_below", options.vanishing.below, 0, 1)},
+      {"vanishing_after",
+       reader.integer(prefix + "vanishing_after", options.vanishing.after, 1, 1'000'000)},
+      {"collapse_factor",
+       reader.real(prefix + "collapse_factor", options.collapse.factor, 1, 1e12)},
+      {"clip_rate_high", reader.real(prefix + "clip_rate_high", options.clip_rate.high, 0, 1)},
+      {"clip_never_after",
+       reader.integer(prefix + "clip_never_after", options.clip_rate.never_after, 1,
+                      std::uint64_t{1} << 31)},
+      {"divergence_rise", reader.real(prefix + "divergence_rise", options.divergence.rise, 1, 1e6)},
+      {"overflow_burst",
+       reader.integer(prefix + "overflow_burst", options.loss_scale.burst, 2, 1000)},
+      {"overflow_burst_steps", reader.integer(prefix + "overflow_burst_steps",
+                                              options.loss_scale.burst_steps, 2, 1'000'000)},
+      {"group_factor", reader.real(prefix + "group_factor", options.group.factor, 1, 1e6)},
+      {"stall_seconds", reader.real(prefix + "stall_seconds", options.stall.least_seconds, 0, 1e6)},
+      {"stall_periods", reader.real(prefix + "stall_periods", options.stall.periods, 1, 1e6)},
+      {"rank_seconds", reader.real(prefix + "rank_seconds", options.stall.rank_seconds, 0, 1e6)},
   };
 }
 
@@ -177,6 +87,43 @@ void read_detect(const Reader& reader, const YAML::Node& node, Config& config) {
   if (node.IsMap() && node["runs"]) read_runs(reader, node["runs"], config);
 }
 
+void read_sinks(const Reader& reader, const YAML::Node& node, alerts::AlertOptions& options) {
+  if (!node.IsSequence()) reader.fail(node, "alerts.sinks", Reader::shown(node), "a list");
+  options.sinks.clear();
+  for (const YAML::Node& entry : node) {
+    alerts::SinkOptions sink;
+    const std::map<std::string, std::function<void()>> types = {
+        {"alertmanager", [&sink] { sink.type = alerts::SinkType::kAlertmanager; }},
+        {"webhook", [&sink] { sink.type = alerts::SinkType::kWebhook; }}};
+    reader.section(entry, "alerts.sinks",
+                   {{"type", reader.word("alerts.sinks.type", types)},
+                    {"url", reader.text("alerts.sinks.url", sink.url)}});
+    if (sink.url.rfind("http://", 0) != 0 && sink.url.rfind("https://", 0) != 0) {
+      reader.fail(entry, "alerts.sinks.url", "\"" + sink.url + "\"", "http:// or https://");
+    }
+    options.sinks.push_back(sink);
+  }
+}
+
+void read_alerts(const Reader& reader, const YAML::Node& node, alerts::AlertOptions& options) {
+  constexpr std::uint64_t kSecond = 1'000'000'000;
+  std::uint64_t interval = options.grouping.interval_ns / kSecond;
+  std::uint64_t repeat = options.grouping.repeat_ns / kSecond;
+  const std::map<std::string, std::function<void()>> severities = {
+      {"info", [&options] { options.grouping.least = v1::SEVERITY_INFO; }},
+      {"warning", [&options] { options.grouping.least = v1::SEVERITY_WARNING; }},
+      {"critical", [&options] { options.grouping.least = v1::SEVERITY_CRITICAL; }}};
+  reader.section(
+      node, "alerts",
+      {{"severity", reader.word("alerts.severity", severities)},
+       {"interval_seconds", reader.integer("alerts.interval_seconds", interval, 1, 86400)},
+       {"repeat_seconds", reader.integer("alerts.repeat_seconds", repeat, 1, 31'622'400)},
+       {"link", reader.text("alerts.link", options.link)},
+       {"sinks", [&](const YAML::Node& sinks) { read_sinks(reader, sinks, options); }}});
+  options.grouping.interval_ns = interval * kSecond;
+  options.grouping.repeat_ns = repeat * kSecond;
+}
+
 Keys top_keys(const Reader& reader, Config& config) {
   const auto nested = [&reader](const std::string& name, Keys keys) {
     return [&reader, name, keys = std::move(keys)](const YAML::Node& node) {
@@ -198,25 +145,58 @@ Keys top_keys(const Reader& reader, Config& config) {
       {"allow_insecure_listen",
        reader.boolean("allow_insecure_listen", config.allow_insecure_listen)},
       {"log", nested("log", {{"level", reader.word("log.level", levels)}})},
-      {"store", nested("store", {{"durability", reader.word("store.durability", durabilities)}})},
-      {"grpc", nested("grpc", {{"listen", reader.address("grpc.listen", config.grpc_listen)},
-                               {"max_streams", reader.integer("grpc.max_streams",
-                                                              ingest.max_streams, 1, 1'000'000)}})},
+      {"store",
+       nested(
+           "store",
+           {{"durability", reader.word("store.durability", durabilities)},
+            {"max_age_days", reader.integer("store.max_age_days", config.max_age_days, 0, 36500)},
+            {"max_bytes", reader.integer("store.max_bytes", config.retention.limits.max_bytes, 0,
+                                         std::uint64_t{1} << 50)},
+            {"protect_seconds",
+             reader.integer("store.protect_seconds", config.retention.protected_seconds, 1,
+                            std::uint64_t{86400} * 366)},
+            {"prune_seconds",
+             reader.integer("store.prune_seconds", config.prune_seconds, 1, 86400)}})},
+      {"grpc",
+       nested(
+           "grpc",
+           {{"listen", reader.address("grpc.listen", config.grpc_listen)},
+            {"max_streams", reader.integer("grpc.max_streams", ingest.max_streams, 1, 1'000'000)},
+            {"handshake_timeout_seconds", reader.integer("grpc.handshake_timeout_seconds",
+                                                         config.grpc_handshake_seconds, 1, 3600)},
+            {"idle_timeout_seconds",
+             reader.integer("grpc.idle_timeout_seconds", config.grpc_idle_seconds, 1, 86400)}})},
+      {"security",
+       nested("security",
+              {{"tls_certificate", reader.text("security.tls_certificate", config.tls.certificate)},
+               {"tls_key", reader.text("security.tls_key", config.tls.key)},
+               {"client_ca", reader.text("security.client_ca", config.tls.client_ca)},
+               {"token_file", reader.text("security.token_file", config.token_file)}})},
       {"http",
-       nested("http", {{"listen", reader.address("http.listen", config.http_listen)},
-                       {"threads", reader.integer("http.threads", config.http.threads, 1, 64)},
-                       {"max_connections", reader.integer("http.max_connections",
-                                                          config.http.max_connections, 4, 100'000)},
-                       {"max_connections_per_address",
-                        reader.integer("http.max_connections_per_address",
-                                       config.http.max_connections_per_address, 1, 100'000)},
-                       {"idle_timeout_seconds",
-                        reader.integer("http.idle_timeout_seconds",
-                                       config.http.idle_timeout_seconds, 1, 3600)}})},
+       nested(
+           "http",
+           {{"listen", reader.address("http.listen", config.http_listen)},
+            {"threads", reader.integer("http.threads", config.http.threads, 1, 64)},
+            {"max_connections",
+             reader.integer("http.max_connections", config.http.max_connections, 4, 100'000)},
+            {"max_streams", reader.integer("http.max_streams", config.http.max_streams, 1, 10'000)},
+            {"max_connections_per_address",
+             reader.integer("http.max_connections_per_address",
+                            config.http.max_connections_per_address, 1, 100'000)},
+            {"idle_timeout_seconds", reader.integer("http.idle_timeout_seconds",
+                                                    config.http.idle_timeout_seconds, 1, 3600)},
+            {"request_timeout_seconds",
+             reader.integer("http.request_timeout_seconds", config.http.request_timeout_seconds, 1,
+                            3600)},
+            {"answer_timeout_seconds",
+             reader.integer("http.answer_timeout_seconds", config.http.answer_timeout_seconds, 1,
+                            3600)}})},
       {"ingest",
        nested("ingest", {{"workers", reader.integer("ingest.workers", ingest.workers, 0, 1024)},
                          {"queue_bytes", reader.integer("ingest.queue_bytes", ingest.queue_bytes,
                                                         8 * kMega, std::uint64_t{1} << 40)},
+                         {"memory_bytes", reader.integer("ingest.memory_bytes", ingest.memory_bytes,
+                                                         32 * kMega, std::uint64_t{1} << 40)},
                          {"stream_window",
                           reader.integer("ingest.stream_window", ingest.stream_window, 1, 1024)},
                          {"max_runs",
@@ -235,6 +215,8 @@ Keys top_keys(const Reader& reader, Config& config) {
                           {"retention_seconds", reader.integer("metrics.retention_seconds",
                                                                config.metrics_retention_seconds, 1,
                                                                std::uint64_t{1} << 32)}})},
+      {"alerts",
+       [&reader, &config](const YAML::Node& node) { read_alerts(reader, node, config.alerts); }},
       {"detect", [&reader, &config](const YAML::Node& node) { read_detect(reader, node, config); }},
   };
 }
@@ -246,6 +228,8 @@ absl::Status parse_config(const std::string& text, const std::string& name, Conf
     const Reader reader(name);
     Config parsed = config;
     reader.section(YAML::Load(text), "", top_keys(reader, parsed));
+    parsed.retention.limits.max_age_seconds = parsed.max_age_days * std::uint64_t{86400};
+    parsed.retention.interval = std::chrono::seconds(parsed.prune_seconds);
     config = parsed;
     return absl::OkStatus();
   } catch (const BadConfig& bad) {
@@ -266,7 +250,38 @@ absl::Status load_config(const std::string& path, Config& config) {
   return parse_config(text.str(), path, config);
 }
 
+namespace {
+
+// What other hosts reach must not be readable on the way, nor open to everybody.
+absl::Status check_reachable(const std::string& key, const std::string& address,
+                             const Config& config) {
+  const char* fault = nullptr;
+  if (config.tls.certificate.empty()) {
+    fault =
+        "in clear text, allowed is a loopback address, or a certificate "
+        "(security.tls_certificate and tls_key, --tls-cert and --tls-key)";
+  } else if (config.token_file.empty() && config.tls.client_ca.empty()) {
+    fault =
+        "and asks nobody who he is, allowed is a loopback address, or tokens "
+        "(security.token_file, --token-file) or client certificates (security.client_ca, "
+        "--client-ca)";
+  }
+  if (fault == nullptr || config.allow_insecure_listen) return absl::OkStatus();
+  return absl::InvalidArgumentError(key + ": " + address + " is reachable from other hosts " +
+                                    fault + ", or the risk taken with --allow-insecure-listen");
+}
+
+}  // namespace
+
 absl::Status check_config(const Config& config) {
+  if (config.tls.certificate.empty() != config.tls.key.empty()) {
+    return absl::InvalidArgumentError(
+        "security.tls_certificate and security.tls_key belong together, but only one is given");
+  }
+  if (!config.tls.client_ca.empty() && config.tls.certificate.empty()) {
+    return absl::InvalidArgumentError(
+        "security.client_ca asks clients for certificates, which needs security.tls_certificate");
+  }
   const std::pair<const char*, const std::string*> listeners[] = {
       {"grpc.listen", &config.grpc_listen}, {"http.listen", &config.http_listen}};
   for (const auto& [key, text] : listeners) {
@@ -275,14 +290,18 @@ absl::Status check_config(const Config& config) {
       return absl::InvalidArgumentError(std::string(key) + ": " +
                                         std::string(address.status().message()));
     }
-    if (!address->loopback() && !config.allow_insecure_listen) {
-      return absl::InvalidArgumentError(
-          std::string(key) + ": " + *text +
-          " is reachable from other hosts without encryption or authentication, allowed is a "
-          "loopback address, or any with --allow-insecure-listen");
-    }
+    if (address->loopback()) continue;
+    if (absl::Status status = check_reachable(key, *text, config); !status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+absl::Status check_files(const Config& config) {
+  metrics::DaemonMetrics unused;
+  security::Access access(unused);
+  if (absl::Status status = access.load(config.token_file); !status.ok()) return status;
+  if (config.tls.certificate.empty()) return absl::OkStatus();
+  return security::TlsStore::open(config.tls, unused).status();
 }
 
 }  // namespace gradwarden::app

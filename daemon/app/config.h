@@ -9,8 +9,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "daemon/alerts/alerter.h"
 #include "daemon/http/http_server.h"
 #include "daemon/ingest/context.h"
+#include "daemon/security/tls_store.h"
+#include "daemon/store/retention.h"
 #include "daemon/store/sqlite_store.h"
 
 namespace gradwarden::app {
@@ -23,8 +26,16 @@ struct Config {
   std::string http_listen = "127.0.0.1:7461";
   bool allow_insecure_listen = false;
   http::HttpServerOptions http;
+  std::uint32_t grpc_handshake_seconds = 10;  // for a new connection to say what it wants
+  std::uint32_t grpc_idle_seconds = 300;      // a connection without a call is closed after it
+
+  security::TlsFiles tls;
+  std::string token_file = {};  // empty: nobody is asked for a token
 
   store::Durability durability = store::Durability::kProcess;
+  std::uint32_t max_age_days = 400;  // of segments; 0: for ever
+  std::uint32_t prune_seconds = 60;  // from one pass of the retention to the next
+  store::RetentionOptions retention{.limits = {.max_age_seconds = 400 * std::uint64_t{86400}}};
   ingest::IngestOptions ingest;
 
   std::uint32_t query_threads = 2;
@@ -34,6 +45,8 @@ struct Config {
 
   std::uint32_t metrics_max_runs = 256;
   std::uint64_t metrics_retention_seconds = 3600;
+
+  alerts::AlertOptions alerts;  // without sinks none is sent
 
   std::uint32_t drain_seconds = 8;  // how long a shutdown may wait for answers and commits
 };
@@ -45,6 +58,8 @@ absl::Status parse_config(const std::string& text, const std::string& name, Conf
 
 // Rules over several settings, flags included.
 absl::Status check_config(const Config& config);
+// The same, and that the files named can be used.
+absl::Status check_files(const Config& config);
 
 }  // namespace gradwarden::app
 

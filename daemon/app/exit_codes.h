@@ -10,6 +10,7 @@ inline constexpr int kExitAddressInUse = 3;  // a port is taken, or an address i
 inline constexpr int kExitDataFolder = 4;    // cannot be created, written or read
 inline constexpr int kExitDataLocked = 5;    // another gradwardend uses it
 inline constexpr int kExitNewerHistory = 6;  // written by a newer gradwardend
+inline constexpr int kExitDamaged = 7;       // history found damaged; the next start sets it aside
 inline constexpr int kExitInternal = 70;
 
 }  // namespace gradwarden::app

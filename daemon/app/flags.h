@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/status/statusor.h"
 #include "daemon/app/config.h"
 
 namespace gradwarden::app {
@@ -18,6 +19,9 @@ struct Flags {
 // Returns the exit code where the process is to end now (help, version, a mistake), having printed
 // why.
 std::optional<int> parse_flags(int argc, char** argv, Flags& flags);
+
+// The configuration that the same flags give now, its file read again.
+absl::StatusOr<Config> read_again(int argc, char** argv);
 
 }  // namespace gradwarden::app
 

@@ -14,6 +14,7 @@
 #include "daemon/app/daemon.h"
 #include "daemon/app/exit_codes.h"
 #include "daemon/app/flags.h"
+#include "daemon/app/grpc_log.h"
 
 namespace {
 
@@ -30,7 +31,31 @@ bool write_ports_file(const std::string& path, const Daemon& daemon) {
   return std::rename(aside.c_str(), path.c_str()) == 0;
 }
 
-int serve(const Flags& flags, const sigset_t& signals) {
+struct Arguments {
+  int argc;
+  char** argv;
+};
+
+// Returns the signal that ends the daemon, or 0 where its history turned out to be damaged.
+int serve_until_told(Daemon& daemon, const sigset_t& signals, const Arguments& arguments) {
+  const timespec second{1, 0};
+  while (!daemon.found_damage()) {
+    const int signal = sigtimedwait(&signals, nullptr, &second);
+    if (signal == SIGTERM || signal == SIGINT) return signal;
+    if (signal == SIGHUP) {
+      const absl::StatusOr<Config> config = read_again(arguments.argc, arguments.argv);
+      if (config.ok()) {
+        daemon.reload(*config);
+      } else {
+        daemon.refuse_reload(config.status());
+      }
+    }
+    daemon.renew_credentials();
+  }
+  return 0;
+}
+
+int serve(const Flags& flags, const sigset_t& signals, const Arguments& arguments) {
   Daemon daemon(flags.config);
   if (const std::optional<StartError> error = daemon.start()) {
     std::cerr << "gradwardend: " << error->message << "\n";
@@ -40,8 +65,12 @@ int serve(const Flags& flags, const sigset_t& signals) {
     std::cerr << "gradwardend: --ports-file: " << flags.ports_file << " cannot be written\n";
     return kExitUsage;
   }
-  int signal = 0;
-  sigwait(&signals, &signal);
+  const int signal = serve_until_told(daemon, signals, arguments);
+  if (signal == 0) {
+    spdlog::error("the history is damaged: ending; the next start sets it aside and recovers it");
+    daemon.drain();
+    return kExitDamaged;
+  }
   spdlog::info("received {}: shutting down", signal == SIGTERM ? "SIGTERM" : "SIGINT");
   daemon.drain();
   return kExitOk;
@@ -55,6 +84,7 @@ int main(int argc, char** argv) {
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
+  sigaddset(&signals, SIGHUP);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   // A broken connection or a file-size limit is an error to handle, not the end.
   signal(SIGPIPE, SIG_IGN);
@@ -69,7 +99,8 @@ int main(int argc, char** argv) {
     spdlog::set_default_logger(spdlog::stderr_color_mt("gradwardend"));
     spdlog::set_pattern("%Y-%m-%dT%H:%M:%S.%e%z %l %v");
     spdlog::set_level(spdlog::level::from_str(flags.config.log_level));
-    return serve(flags, signals);
+    lead_grpc_log_into_ours();
+    return serve(flags, signals, {argc, argv});
   } catch (const std::exception& error) {
     std::cerr << "gradwardend: internal error: " << error.what() << "\n";
     return kExitInternal;

@@ -1,5 +1,8 @@
 #include "daemon/cli/event_text.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "daemon/cli/text.h"
 
 namespace gradwarden::cli {
@@ -45,6 +48,13 @@ std::string ended_line(const v1::Event& event) {
 
 }  // namespace
 
+std::string cause_text(const std::string& cause, double confidence) {
+  std::string text = cause;
+  std::replace(text.begin(), text.end(), '_', ' ');
+  if (confidence <= 0) return text;
+  return text + ", " + std::to_string(std::lround(100 * confidence)) + " % sure";
+}
+
 std::string event_line(const v1::Event& event) {
   const bool ended = event.has_end_step();
   std::string line = local_time(ended ? event.end_unix_ns() : event.start_unix_ns()) + "  " +
@@ -60,11 +70,12 @@ std::string event_line(const v1::Event& event) {
 std::string event_block(const v1::Event& event, bool with_attempt, std::size_t width) {
   std::string heading = severity_word(event) + ": " + event.kind() + ", " + steps_of(event);
   if (!event.has_end_step()) heading += " and going on";
-  heading += ", " + local_time(event.start_unix_ns());
+  if (event.start_unix_ns() != 0) heading += ", " + local_time(event.start_unix_ns());
   if (with_attempt) heading += ", attempt " + event.attempt();
   std::string out = wrapped(heading, 2, width);
   out += wrapped(message_of(event), kIndent, width);
-  if (!event.cause().empty()) out += wrapped("cause: " + event.cause(), kIndent, width);
+  if (!event.cause().empty())
+    out += wrapped("cause: " + cause_text(event.cause(), event.confidence()), kIndent, width);
   for (const std::string& evidence : event.evidence()) out += wrapped(evidence, kIndent, width);
   if (!event.batch_ids().empty()) out += wrapped("batches: " + batches_of(event), kIndent, width);
   if (!event.action().empty()) out += wrapped("to do: " + event.action(), kIndent, width);

@@ -15,6 +15,9 @@ std::string event_line(const v1::Event& event);
 
 // A heading and indented paragraphs within `width` columns. `attempt` is named where it says more
 // than the place already does.
+// "learning rate, 70 % sure"
+std::string cause_text(const std::string& cause, double confidence);
+
 std::string event_block(const v1::Event& event, bool with_attempt, std::size_t width);
 
 }  // namespace gradwarden::cli

@@ -10,6 +10,7 @@ enum ExitCode : int {
   kUsage = 2,        // bad flag or value
   kUnreachable = 3,  // no answer from the daemon, or it went away
   kOutput = 4,       // standard output cannot be written
+  kRefused = 5,      // the daemon wants a token, or one with another scope
   kInternal = 70,    // a mistake of ours, or no memory
 };
 

@@ -6,158 +6,24 @@
 #include <string>
 #include <vector>
 
+#include "daemon/cli/arguments.h"
 #include "daemon/cli/commands.h"
 #include "daemon/cli/exit_codes.h"
 #include "daemon/cli/query_client.h"
-#include "proto/limits.h"
 
 namespace gradwarden::cli {
 namespace {
 
-constexpr const char* kDefaultDaemon = "127.0.0.1:7460";
-
-constexpr const char* kExitCodes =
-    "Exit codes: 0 done, 1 no such run, attempt or file, 2 bad usage, 3 no answer from the "
-    "daemon,\n"
-    "4 output cannot be written, 70 internal error";
-
-std::string default_daemon() {
-  const char* set = std::getenv("GRADWARDEN_DAEMON");
-  return set != nullptr && *set != '\0' ? set : kDefaultDaemon;
-}
-
-struct Arguments {
-  std::string daemon = default_daemon();
-  bool json = false;
-  std::string format = "csv";
-  ShowOptions show;
-  WatchOptions watch;
-  ExportOptions exported;
-};
-
-// CLI11 reads "-1" as the largest number there is.
-std::string check_whole_number(const std::string& text) {
-  const bool good = !text.empty() && text.size() <= 18 &&
-                    text.find_first_not_of("0123456789") == std::string::npos;
-  return good ? "" : "is \"" + text + "\"; allowed: a whole number from 0 to 10^18 - 1";
-}
-
-std::string check_format(const std::string& text) {
-  return text == "csv" || text == "jsonl" ? "" : "is \"" + text + "\"; allowed: csv, jsonl";
-}
-
-std::string check_address(const std::string& text) {
-  const std::size_t colon = text.rfind(':');
-  const std::string port = colon == std::string::npos ? "" : text.substr(colon + 1);
-  const bool digits = !port.empty() && port.size() <= 5 &&
-                      port.find_first_not_of("0123456789") == std::string::npos;
-  const int number = digits ? std::atoi(port.c_str()) : 0;
-  if (colon != 0 && number >= 1 && number <= 65535) return "";
-  return "is \"" + text + "\"; allowed: host:port, for example " + kDefaultDaemon;
-}
-
-template <typename Number>
-void add_number(CLI::App& command, const char* name, Number& value, const char* what) {
-  command.add_option(name, value, what)
-      ->check(CLI::Validator(check_whole_number, "NUMBER"))
-      ->type_name("");
-}
-
-void add_daemon(CLI::App& command, Arguments& arguments) {
-  command.add_option("--daemon", arguments.daemon,
-                     "host:port of gradwardend's gRPC; default: GRADWARDEN_DAEMON or " +
-                         std::string(kDefaultDaemon));
-}
-
-void add_common(CLI::App& command, Arguments& arguments, const char* examples) {
-  add_daemon(command, arguments);
-  command.add_flag("--json", arguments.json, "Print JSON");
-  command.footer(std::string("Examples:\n") + examples + "\n" + kExitCodes);
-}
-
-CLI::App* add_runs(CLI::App& app, Arguments& a) {
-  CLI::App* command = app.add_subcommand("runs", "List the runs that the daemon knows");
-  add_common(*command, a, "  gradwarden runs\n  gradwarden runs --json | jq '.runs[].run'");
-  return command;
-}
-
-CLI::App* add_show(CLI::App& app, Arguments& a) {
-  CLI::App* command =
-      app.add_subcommand("show", "Summary, plot of the grad norm and events of a run");
-  command->add_option("run", a.show.run, "Run, or a local history file")->required();
-  command->add_option("--attempt", a.show.attempt, "Attempt to draw; default: the latest");
-  add_number(*command, "--events", a.show.events,
-             "Print so many of the latest events, 10 if not set");
-  command->add_option("--height", a.show.height, "Rows of the plot")
-      ->check(CLI::Range(3, 100))
-      ->capture_default_str();
-  command->add_flag("--ascii", a.show.ascii, "Draw with plain characters");
-  add_number(*command, "--step", a.show.step,
-             "This step alone: rules that it broke, audit, signals, checkpoint to return to");
-  command->add_flag("--flight", a.show.flight,
-                    "What the flight recorder held at the last event, or at --step, by tensor");
-  add_number(*command, "--rank", a.show.rank, "Whose flight recording; default: the lowest");
-  add_common(*command, a,
-             "  gradwarden show llama-7b\n  gradwarden show llama-7b --json\n"
-             "  gradwarden show llama-7b --step 1200\n"
-             "  gradwarden show llama-7b --flight --rank 3\n"
-             "  gradwarden show ./run.gwhist");
-  return command;
-}
-
-CLI::App* add_watch(CLI::App& app, Arguments& a) {
-  CLI::App* command = app.add_subcommand("watch", "Print events as they happen");
-  command->add_option("run", a.watch.run, "Only of this run, which may begin later");
-  command->add_flag("--include-open", a.watch.include_open, "First those that are going on");
-  add_number(*command, "--count", a.watch.count, "Stop after so many lines; 0: go on");
-  add_common(*command, a,
-             "  gradwarden watch\n"
-             "  gradwarden watch llama-7b        # also before the job begins\n"
-             "  gradwarden watch llama-7b --json\n"
-             "  gradwarden watch --count 1   # returns at the next event");
-  return command;
-}
-
-CLI::App* add_export(CLI::App& app, Arguments& a) {
-  CLI::App* command =
-      app.add_subcommand("export", "Print the reports of a run as CSV or JSON lines");
-  command->add_option("run", a.exported.run, "Run, or a local history file")->required();
-  command->add_option("--attempt", a.exported.attempt, "Only this attempt");
-  command->add_option("--format", a.format, "csv or jsonl; --json means jsonl")
-      ->check(CLI::Validator(check_format, "FORMAT"))
-      ->type_name("");
-  add_number(*command, "--first-step", a.exported.first_step, "From this step");
-  add_number(*command, "--last-step", a.exported.last_step, "To this step; 0: to the end");
-  add_common(*command, a,
-             "  gradwarden export llama-7b > llama.csv\n"
-             "  gradwarden export llama-7b --json --first-step 1000 | jq .grad_norm");
-  return command;
-}
-
-// What is wrong with the arguments beyond each one alone; empty if nothing is.
-std::string contradiction(const Arguments& a) {
-  if (const std::string problem = check_address(a.daemon); !problem.empty()) {
-    return "--daemon or GRADWARDEN_DAEMON " + problem;
-  }
-  if (a.show.rank && !a.show.flight) return "--rank is of --flight; give that too";
-  if (a.show.rank.value_or(0) >= limits::kMaxWorldSize) {
-    return "--rank is " + std::to_string(*a.show.rank) + "; allowed: 0 to " +
-           std::to_string(limits::kMaxWorldSize - 1);
-  }
-  if (a.exported.last_step != 0 && a.exported.first_step > a.exported.last_step) {
-    return "--first-step is " + std::to_string(a.exported.first_step) +
-           "; allowed: 0 to --last-step (" + std::to_string(a.exported.last_step) + ")";
-  }
-  return {};
-}
+constexpr const char* kCommands =
+    "runs, show, top, watch, export, replay, follow, compare, skiplist, rewind, silence";
 
 // CLI11's own sentence; for a command that does not exist one that names it.
 std::string sentence_of(const CLI::ParseError& error, const CLI::App& app) {
   const std::vector<std::string> rest = app.remaining();
   if (app.get_subcommands().empty() && !rest.empty()) {
-    return "no command \"" + rest.front() + "\"; allowed: runs, show, watch, export";
+    return "no command \"" + rest.front() + "\"; allowed: " + kCommands;
   }
-  if (app.get_subcommands().empty()) return "which command? allowed: runs, show, watch, export";
+  if (app.get_subcommands().empty()) return std::string("which command? allowed: ") + kCommands;
   std::string text = error.what();
   // CLI11 puts "--count: " before what a check of ours says: "is ...".
   const std::size_t own = text.find(": is \"");
@@ -168,16 +34,14 @@ std::string sentence_of(const CLI::ParseError& error, const CLI::App& app) {
 int dispatch(int argc, char** argv) {
   CLI::App app("gradwarden: runs, history and events of a gradwardend.");
   app.footer(std::string("Examples:\n  gradwarden runs\n  gradwarden show RUN\n  gradwarden watch\n"
-                         "  gradwarden export RUN > run.csv\n") +
+                         "  gradwarden export RUN > run.csv\n"
+                         "  gradwarden replay main.log\n") +
              kExitCodes);
   app.set_version_flag("--version", GRADWARDEN_VERSION);
   app.require_subcommand(1);
   Arguments a;
   add_daemon(app, a);
-  const CLI::App* runs = add_runs(app, a);
-  const CLI::App* show = add_show(app, a);
-  const CLI::App* watch = add_watch(app, a);
-  const CLI::App* exported = add_export(app, a);
+  const Commands commands = add_commands(app, a);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -185,20 +49,39 @@ int dispatch(int argc, char** argv) {
     std::fprintf(stderr, "gradwarden: %s (see --help)\n", sentence_of(error, app).c_str());
     return kUsage;
   }
+  choose_one(a);
   if (const std::string problem = contradiction(a); !problem.empty()) {
     std::fprintf(stderr, "gradwarden: %s (see --help)\n", problem.c_str());
     return kUsage;
   }
-  QueryClient client(a.daemon);
+  if (commands.replayed->parsed()) {
+    a.replay.json = a.json;
+    return replay_command(a.replay);
+  }
+  if (commands.followed->parsed()) {
+    a.follow.daemon = a.daemon;
+    return follow_command(a.follow, a.security);
+  }
+  if (commands.silenced->parsed()) {
+    a.silence.daemon = a.daemon;
+    a.silence.json = a.json;
+    return silence_command(a.silence, a.security);
+  }
+  QueryClient client(a.daemon, a.security);
+  a.compare.json = a.skiplist.json = a.rewind.json = a.json;
+  if (commands.top->parsed()) return top_command(client, a.top);
+  if (commands.compared->parsed()) return compare_command(client, a.compare);
+  if (commands.skipped->parsed()) return skiplist_command(client, a.skiplist);
+  if (commands.rewound->parsed()) return rewind_command(client, a.rewind);
   a.show.json = a.watch.json = a.json;
   if (a.json || a.format == "jsonl") a.exported.format = ExportFormat::kJsonLines;
-  if (runs->parsed()) return runs_command(client, a.json);
-  if (show->parsed()) {
+  if (commands.runs->parsed()) return runs_command(client, a.json);
+  if (commands.show->parsed()) {
     if (a.show.flight) return show_flight_command(client, a.show);
     return a.show.step ? show_step_command(client, a.show) : show_command(client, a.show);
   }
-  if (watch->parsed()) return watch_command(client, a.watch);
-  return exported->parsed() ? export_command(client, a.exported) : kUsage;
+  if (commands.watch->parsed()) return watch_command(client, a.watch);
+  return commands.exported->parsed() ? export_command(client, a.exported) : kUsage;
 }
 
 }  // namespace

@@ -12,12 +12,6 @@ namespace {
 
 constexpr std::chrono::seconds kDeadline{10};
 
-std::unique_ptr<grpc::ClientContext> context_with_deadline() {
-  auto context = std::make_unique<grpc::ClientContext>();
-  context->set_deadline(std::chrono::system_clock::now() + kDeadline);
-  return context;
-}
-
 // gRPC says "failed to connect to all addresses; last error: UNKNOWN: ipv4:...: Connection
 // refused": the end of it is what a person needs.
 std::string core_of(const std::string& message) {
@@ -29,29 +23,43 @@ std::string core_of(const std::string& message) {
 
 }  // namespace
 
-QueryClient::QueryClient(std::string address)
-    : address_(std::move(address)),
-      stub_(v1::QueryService::NewStub(
-          grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()))) {}
+QueryClient::QueryClient(std::string address, ChannelSecurity security)
+    : address_(std::move(address)), security_(std::move(security)) {
+  std::optional<std::string> problem = check_channel_security(security_, address_);
+  if (!problem) problem = read_secrets(security_, secrets_);
+  if (problem) unusable_ = {grpc::StatusCode::INVALID_ARGUMENT, *problem};
+  stub_ = v1::QueryService::NewStub(open_channel(address_, security_, secrets_, {}));
+}
+
+std::unique_ptr<grpc::ClientContext> QueryClient::call_with_deadline() const {
+  auto context = std::make_unique<grpc::ClientContext>();
+  context->set_deadline(std::chrono::system_clock::now() + kDeadline);
+  add_authorization(*context, secrets_);
+  return context;
+}
 
 grpc::Status QueryClient::list_runs(v1::ListRunsResponse* response) {
-  return stub_->ListRuns(context_with_deadline().get(), {}, response);
+  if (!unusable_.ok()) return unusable_;
+  return stub_->ListRuns(call_with_deadline().get(), {}, response);
 }
 
 grpc::Status QueryClient::get_run(const std::string& run, v1::GetRunResponse* response) {
+  if (!unusable_.ok()) return unusable_;
   v1::GetRunRequest request;
   request.set_run(run);
-  return stub_->GetRun(context_with_deadline().get(), request, response);
+  return stub_->GetRun(call_with_deadline().get(), request, response);
 }
 
 grpc::Status QueryClient::list_events(const v1::ListEventsRequest& request,
                                       v1::ListEventsResponse* response) {
-  return stub_->ListEvents(context_with_deadline().get(), request, response);
+  if (!unusable_.ok()) return unusable_;
+  return stub_->ListEvents(call_with_deadline().get(), request, response);
 }
 
 grpc::Status QueryClient::get_flight(const v1::GetFlightRequest& request,
                                      v1::GetFlightResponse* response) {
-  return stub_->GetFlight(context_with_deadline().get(), request, response);
+  if (!unusable_.ok()) return unusable_;
+  return stub_->GetFlight(call_with_deadline().get(), request, response);
 }
 
 grpc::Status QueryClient::all_events(const std::string& run, const std::string& attempt,
@@ -72,7 +80,9 @@ grpc::Status QueryClient::all_events(const std::string& run, const std::string& 
 
 grpc::Status QueryClient::stream_history(const v1::StreamHistoryRequest& request,
                                          const std::function<bool(const v1::HistoryChunk&)>& take) {
+  if (!unusable_.ok()) return unusable_;
   grpc::ClientContext context;
+  add_authorization(context, secrets_);
   const auto reader = stub_->StreamHistory(&context, request);
   v1::HistoryChunk chunk;
   bool wanted = true;
@@ -85,6 +95,8 @@ grpc::Status QueryClient::stream_history(const v1::StreamHistoryRequest& request
 grpc::Status QueryClient::watch_events(grpc::ClientContext& call,
                                        const v1::WatchEventsRequest& request,
                                        const std::function<bool(const v1::Event&)>& take) {
+  if (!unusable_.ok()) return unusable_;
+  add_authorization(call, secrets_);
   const auto reader = stub_->WatchEvents(&call, request);
   v1::Event event;
   bool wanted = true;
@@ -104,8 +116,17 @@ int QueryClient::explain(const grpc::Status& status) const {
     case grpc::StatusCode::INVALID_ARGUMENT:
       std::fprintf(stderr, "gradwarden: %s\n", status.error_message().c_str());
       return kUsage;
+    case grpc::StatusCode::UNAUTHENTICATED:
+    case grpc::StatusCode::PERMISSION_DENIED:
+      std::fprintf(stderr, "gradwarden: %s refused: %s\n", address_.c_str(),
+                   status.error_message().c_str());
+      return kRefused;
     case grpc::StatusCode::UNAVAILABLE:
     case grpc::StatusCode::DEADLINE_EXCEEDED:
+      if (const std::string hint = tls_hint(security_, status.error_message()); !hint.empty()) {
+        std::fprintf(stderr, "gradwarden: no answer from %s: %s\n", address_.c_str(), hint.c_str());
+        return kUnreachable;
+      }
       std::fprintf(stderr,
                    "gradwarden: no answer from %s (%s); start gradwardend there, or name another "
                    "address with --daemon or GRADWARDEN_DAEMON\n",

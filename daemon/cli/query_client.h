@@ -9,12 +9,13 @@
 
 #include "daemon/cli/exit_codes.h"
 #include "gradwarden/v1/query.grpc.pb.h"
+#include "proto/secure_channel.h"
 
 namespace gradwarden::cli {
 
 class QueryClient {
  public:
-  explicit QueryClient(std::string address);
+  QueryClient(std::string address, ChannelSecurity security);
 
   grpc::Status list_runs(v1::ListRunsResponse* response);
   grpc::Status get_run(const std::string& run, v1::GetRunResponse* response);
@@ -38,7 +39,13 @@ class QueryClient {
   int explain_lost(const grpc::Status& status) const;
 
  private:
+  // A call with the token, if there is one.
+  std::unique_ptr<grpc::ClientContext> call_with_deadline() const;
+
   std::string address_;
+  const ChannelSecurity security_;
+  ChannelSecrets secrets_;
+  grpc::Status unusable_;  // not OK: why no call can be made
   std::unique_ptr<v1::QueryService::Stub> stub_;
 };
 

@@ -6,6 +6,7 @@
 #ifndef GRADWARDEN_DAEMON_DETECT_DETECTOR_H_
 #define GRADWARDEN_DAEMON_DETECT_DETECTOR_H_
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <optional>
@@ -43,17 +44,52 @@ struct ReplicaMismatch {
 struct Step {
   std::uint64_t step = 0;
   std::uint64_t time_ns = 0;
-  double grad_norm = 0;
+  // What a report or a log may tell, or not. Losses and norms may be NaN or infinite.
+  std::optional<double> grad_norm = {};
+  std::optional<double> loss = {};
+  std::optional<double> learning_rate = {};
+  std::optional<double> loss_scale = {};
+  std::optional<double> update_norm = {};
+  std::optional<double> clip_coefficient = {};
+  std::optional<bool> clipped = {};  // absent: it is not known whether a clip threshold applies
+  std::optional<double> clip_threshold = {};
+  // Of the first step of an attempt that follows another one: where that one ended.
+  std::optional<std::uint64_t> previous_attempt_end = {};
   std::uint64_t non_finite_count = 0;  // NaN and Inf elements
-  bool loss_scale_overflow = false;    // a non-finite step that a dynamic loss scale expects
-  bool applied = true;                 // the trainer's update was applied in spite of all
+  // Steps skipped by a dynamic loss scale since the last one, where only their number is known.
+  std::uint64_t overflows = 0;
+  bool loss_scale_overflow = false;  // a non-finite step that a dynamic loss scale expects
+  bool applied = true;               // the trainer's update was applied in spite of all
   std::span<const NonFiniteOrigin> origins = {};
   // The only rank whose own gradient was non-finite before the reduction, where that was observed.
   std::optional<std::uint32_t> birth_rank = {};
   std::span<const std::string_view> batch_ids = {};
   bool audited = false;  // replicas were compared in this step
   std::span<const ReplicaMismatch> mismatches = {};
+  std::span<const double> group_norms = {};  // by group; empty: not reported
+  std::span<const std::string> group_names = {};
   std::span<const double> local_norms = {};  // by rank, before the reduction; empty: not observed
+};
+
+// NaN or Inf in what the step tells of its gradients or loss.
+inline bool is_non_finite(const Step& step) {
+  return step.non_finite_count != 0 || !std::isfinite(step.grad_norm.value_or(0)) ||
+         !std::isfinite(step.loss.value_or(0));
+}
+
+// A rank as who receives its heartbeats and reports sees it.
+struct RankLiveness {
+  std::uint32_t rank = 0;
+  std::uint64_t step = 0;
+  std::uint64_t last_seen_ns = 0;
+  bool finished = false;
+};
+
+// Who is alive, and when that was looked at. All times are of one clock.
+struct Liveness {
+  std::uint64_t now_ns = 0;
+  std::uint64_t last_report_ns = 0;  // 0: none yet
+  std::span<const RankLiveness> ranks = {};
 };
 
 enum class Change : std::uint8_t { kBegin, kUpdate, kEnd };
@@ -81,6 +117,9 @@ class Detector {
   // What a rank other than 0 knows about a step; may name the culprit of an open incident.
   virtual void observe_origin(std::uint64_t step, const NonFiniteOrigin& origin,
                               std::vector<Finding>& findings) = 0;
+
+  // Time has passed, with or without steps: says who went silent.
+  virtual void observe_time(const Liveness& liveness, std::vector<Finding>& findings) = 0;
 
   // The attempt is over: open incidents end.
   virtual void finish(std::vector<Finding>& findings) = 0;

@@ -36,6 +36,14 @@ void save_incident(StateWriter& out, const Incident& incident) {
   out.value(incident.rank_count);
   out.value(static_cast<std::uint32_t>(incident.ranks.size()));
   for (const std::uint32_t rank : incident.ranks) out.value(rank);
+  out.text(incident.rule);
+  out.value(static_cast<std::uint8_t>(incident.joined.has_value()));
+  if (!incident.joined) return;
+  out.text(incident.joined->signal);
+  out.value(incident.joined->start_step);
+  out.value(incident.joined->peak_step);
+  out.value(incident.joined->value);
+  out.value(incident.joined->baseline);
 }
 
 Incident restore_incident(StateReader& in) {
@@ -71,6 +79,15 @@ Incident restore_incident(StateReader& in) {
   for (std::uint32_t i = 0; i < ranks && in.ok(); ++i) {
     incident.ranks.push_back(in.value<std::uint32_t>());
   }
+  if (in.version() < 3) return incident;
+  incident.rule = in.text();
+  if (!in.boolean()) return incident;
+  JoinedSignal& joined = incident.joined.emplace();
+  joined.signal = in.text();
+  joined.start_step = in.value<std::uint64_t>();
+  joined.peak_step = in.value<std::uint64_t>();
+  joined.value = in.value<double>();
+  joined.baseline = in.value<double>();
   return incident;
 }
 
@@ -86,8 +103,9 @@ Incident& IncidentTracker::flag(const Flag& flag, std::uint64_t& next_key) {
   if (!open_) {
     open_.emplace();
     open_->key = next_key++;
-    open_->kind = kind_;
-    open_->signal = signal_;
+    open_->kind = flag.kind.empty() ? kind_ : flag.kind;
+    open_->signal = flag.signal.empty() ? signal_ : flag.signal;
+    open_->rule = flag.rule;
     open_->start_step = flag.step;
     open_->start_time_ns = flag.time_ns;
     open_->baseline = flag.baseline;

@@ -20,6 +20,23 @@ struct Finding;
 
 enum class Severity : std::uint8_t { kInfo = 1, kWarning = 2, kCritical = 3 };
 
+// Another signal that rose in the same incident.
+struct JoinedSignal {
+  std::string signal;
+  std::uint64_t start_step = 0;
+  std::uint64_t peak_step = 0;
+  double value = 0;  // at its peak
+  double baseline = 0;
+};
+
+// The likely cause of an incident, as diagnose/ reads the evidence.
+struct Diagnosis {
+  std::string cause;      // one of diagnose/causes.h; empty: nothing to explain
+  double confidence = 0;  // 0 to 1
+  std::vector<std::string> evidence;
+  std::string action;  // the usual fix, and what would confirm the cause
+};
+
 struct Incident {
   std::uint64_t key = 0;  // counts up within an attempt
   std::uint32_t revision = 0;
@@ -44,6 +61,9 @@ struct Incident {
   std::vector<std::string> batch_ids;  // of the peak
   std::uint64_t start_time_ns = 0;
   std::uint64_t end_time_ns = 0;  // of last_step
+  std::string rule;               // that the baseline is of, where a kind has several
+  std::optional<JoinedSignal> joined;
+  Diagnosis diagnosis;  // made anew for each finding, not part of the state
 };
 
 // One flagged step, in the words of a rule.
@@ -54,6 +74,10 @@ struct Flag {
   double baseline = 0;
   double threshold = 0;
   Severity severity = Severity::kInfo;
+  // Of the incident that it begins, where they are not the tracker's.
+  std::string_view kind = {};
+  std::string_view signal = {};
+  std::string_view rule = {};
 };
 
 // At most one open incident of one kind. Ends it after `quiet_steps` accepted steps in a row.

@@ -8,6 +8,8 @@
 namespace gradwarden::detect {
 namespace {
 
+constexpr std::string_view kElementsSignal = "non_finite_elements";
+
 // Ranks may report ahead of rank 0 by this many tensors; older ones are of steps long judged.
 constexpr std::size_t kMaxEarlyOrigins = 64;
 
@@ -24,6 +26,11 @@ bool add_origin(Incident& incident, const NonFiniteOrigin& origin) {
   return true;
 }
 
+std::string_view signal_of(const Step& step) {
+  if (step.non_finite_count != 0) return kElementsSignal;
+  return std::isfinite(step.grad_norm.value_or(0)) ? kLossSignal : kGradNormSignal;
+}
+
 bool covers(const Incident* incident, std::uint64_t step) {
   return incident != nullptr && incident->start_step <= step && step <= incident->last_step;
 }
@@ -31,12 +38,15 @@ bool covers(const Incident* incident, std::uint64_t step) {
 }  // namespace
 
 NonFiniteDetector::NonFiniteDetector(std::uint32_t quiet_steps)
-    : non_finite_(kNonFinite, "non_finite_elements", quiet_steps),
-      overflow_(kNonFinite, "non_finite_elements", quiet_steps) {}
+    : non_finite_(kNonFinite, kElementsSignal, quiet_steps),
+      overflow_(kNonFinite, kElementsSignal, quiet_steps) {}
 
 void NonFiniteDetector::observe(const Step& step, std::uint64_t& next_key,
                                 std::vector<Finding>& findings) {
-  if (step.non_finite_count == 0 && std::isfinite(step.grad_norm)) return;
+  if (!is_non_finite(step)) {
+    if (step.overflows != 0) flag_overflows(step, next_key, findings);
+    return;
+  }
   IncidentTracker& tracker = step.loss_scale_overflow ? overflow_ : non_finite_;
   // A step that was skipped did no harm; one that was applied may have ruined the parameters.
   const Severity severity = step.loss_scale_overflow ? Severity::kInfo
@@ -45,7 +55,8 @@ void NonFiniteDetector::observe(const Step& step, std::uint64_t& next_key,
   Incident& incident = tracker.flag({.step = step.step,
                                      .time_ns = step.time_ns,
                                      .value = static_cast<double>(step.non_finite_count),
-                                     .severity = severity},
+                                     .severity = severity,
+                                     .signal = signal_of(step)},
                                     next_key);
   if (tracker.at_peak()) incident.batch_ids.assign(step.batch_ids.begin(), step.batch_ids.end());
   for (const NonFiniteOrigin& origin : step.origins) add_origin(incident, origin);
@@ -59,6 +70,17 @@ void NonFiniteDetector::observe(const Step& step, std::uint64_t& next_key,
     incident.born_locally = true;
   }
   tracker.report(findings);
+}
+
+// The step itself is finite; the scaler skipped others before it.
+void NonFiniteDetector::flag_overflows(const Step& step, std::uint64_t& next_key,
+                                       std::vector<Finding>& findings) {
+  overflow_.flag({.step = step.step,
+                  .time_ns = step.time_ns,
+                  .value = static_cast<double>(step.overflows),
+                  .signal = kOverflowSignal},
+                 next_key);
+  overflow_.report(findings);
 }
 
 void NonFiniteDetector::quiet(std::vector<Finding>& findings) {

@@ -32,6 +32,8 @@ class NonFiniteDetector {
   bool restore(StateReader& in);
 
  private:
+  void flag_overflows(const Step& step, std::uint64_t& next_key, std::vector<Finding>& findings);
+
   // An origin that another rank reported before rank 0 reported the step.
   struct EarlyOrigin {
     std::uint64_t step = 0;

@@ -1,8 +1,24 @@
 #include "daemon/ingest/attempt.h"
 
+#include <algorithm>
+
+#include "daemon/detect/kinds.h"
 #include "daemon/detect/state_bytes.h"
 
 namespace gradwarden::ingest {
+
+namespace {
+
+// Measured (detector_bench in tests/bench), mostly the windows of the detectors.
+constexpr std::size_t kDetectorBytes = 52 << 10;
+constexpr std::size_t kGroupBytes = 160;  // its name, its averages in the detectors and the metrics
+constexpr std::size_t kRankBytes = 256;
+
+}  // namespace
+
+std::size_t Attempt::memory_for(std::size_t groups, std::size_t ranks) {
+  return kDetectorBytes + groups * kGroupBytes + ranks * kRankBytes;
+}
 
 AttemptShape Attempt::shape(std::uint32_t rank) const {
   return {rank, world_size, static_cast<std::uint32_t>(groups.size())};
@@ -14,6 +30,13 @@ void Attempt::note_backlog(RankState& rank, std::uint64_t dropped_reports,
   rank.dropped = dropped_reports > rank.dropped ? dropped_reports : rank.dropped;
   pending += pending_reports - rank.pending;
   rank.pending = pending_reports;
+}
+
+bool Attempt::stalled() const {
+  const std::vector<detect::Incident> open = detector.open_incidents();
+  return std::any_of(open.begin(), open.end(), [](const detect::Incident& incident) {
+    return incident.kind == detect::kStalledRun;
+  });
 }
 
 std::string Attempt::save_state() const {

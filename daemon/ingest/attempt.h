@@ -11,8 +11,9 @@
 #include <string>
 #include <vector>
 
-#include "daemon/detect/default_detector.h"
+#include "daemon/diagnose/monitor.h"
 #include "daemon/ingest/interval_set.h"
+#include "daemon/metrics/group_norms.h"
 #include "daemon/metrics/run_metrics.h"
 #include "daemon/store/store.h"
 #include "gradwarden/v1/ingest.pb.h"
@@ -40,27 +41,34 @@ struct Attempt {
   AttemptShape shape(std::uint32_t rank) const;
   // What a rank says it dropped and holds back; 0 never takes back what was dropped.
   void note_backlog(RankState& rank, std::uint64_t dropped_reports, std::uint64_t pending_reports);
+  // An event says that the run no longer reports.
+  bool stalled() const;
   // The detector's state and the ids of the events that its open incidents became.
   std::string save_state() const;
   absl::Status restore_state(std::string_view bytes);
+  // About what it takes in memory.
+  static std::size_t memory_for(std::size_t groups, std::size_t ranks);
 
   const std::string run_name;
   const std::int64_t run_id;
   const store::AttemptRow row;
   std::uint32_t world_size = 1;
+  std::optional<std::uint64_t> previous_attempt_end;  // the last step of the attempt before
   std::vector<std::string> groups;
 
   std::map<std::uint32_t, RankState> ranks;
-  detect::DefaultDetector detector;
+  diagnose::Monitor detector;
   std::map<std::uint64_t, std::uint64_t> event_ids;  // of open incidents, by key
   store::AttemptProgress progress;                   // without `state`
   std::optional<std::uint64_t> last_checkpoint;      // the highest step of a completed one
-  std::shared_ptr<metrics::RunMetrics> metrics;      // null: the run is not shown
+  metrics::GroupNorms group_norms;
+  std::shared_ptr<metrics::RunMetrics> metrics;
 
   std::uint64_t dropped = 0;  // sums over the ranks, as they say
   std::uint64_t pending = 0;
 
-  unsigned sessions = 0;  // open streams
+  std::size_t charged = 0;  // of the memory for runs
+  unsigned sessions = 0;    // open streams
   std::uint64_t idle_since_ns = 0;
   // Items under way to the store; only the writer's completions take away from it.
   std::shared_ptr<std::atomic<std::uint64_t>> in_flight =

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "daemon/detect/kinds.h"
 #include "gradwarden/v1/query.pb.h"
 
 namespace gradwarden::ingest {
@@ -13,6 +14,8 @@ namespace {
 
 // An attempt without a stream stays in memory this long, so that a reconnect finds it there.
 constexpr std::uint64_t kIdleNs = 30'000'000'000;
+constexpr std::uint32_t kRememberedEvents = 2000;
+constexpr std::uint64_t kLongestIdleNs = 120 * kIdleNs;
 
 const detect::DetectorOptions& detector_options(const IngestOptions& options,
                                                 const std::string& run) {
@@ -58,10 +61,10 @@ absl::StatusOr<AttemptDirectory::Run*> AttemptDirectory::find_run(const std::str
     run.id = (*stored)->id;
     run.attempts = static_cast<std::uint32_t>(attempts->size());
   } else {
-    if (static_cast<std::uint64_t>(context_.last_run_id.load()) >= context_.options.max_runs) {
+    if (static_cast<std::uint64_t>(context_.last_run_id.load()) >= context_.limits.max_runs) {
       context_.metrics.limit_acted(metrics::Limit::kRuns);
       return absl::ResourceExhaustedError("run: \"" + name + "\" would be one more than the " +
-                                          std::to_string(context_.options.max_runs) +
+                                          std::to_string(context_.limits.max_runs) +
                                           " runs that ingest.max_runs allows");
     }
     run.id = context_.last_run_id.fetch_add(1) + 1;
@@ -75,6 +78,7 @@ absl::StatusOr<std::shared_ptr<Attempt>> AttemptDirectory::find(const v1::Hello&
   const std::pair<std::string, std::string> key(hello.run(), hello.attempt());
   auto known = attempts_.find(key);
   if (known == attempts_.end()) {
+    if (absl::Status status = admit(hello); !status.ok()) return status;
     const absl::StatusOr<Run*> run = find_run(hello.run(), item);
     if (!run.ok()) return run.status();
     const absl::StatusOr<std::optional<store::Attempt>> stored =
@@ -89,11 +93,12 @@ absl::StatusOr<std::shared_ptr<Attempt>> AttemptDirectory::find(const v1::Hello&
       return attempt;
     }
     known = attempts_.emplace(key, *std::move(attempt)).first;
+    note_memory(*known->second);
   }
   const std::shared_ptr<Attempt>& attempt = known->second;
   if (absl::Status status = check_agrees(*attempt, hello); !status.ok()) return status;
   attempt->metrics = context_.runs.acquire(hello.run(), context_.now_ns());
-  if (attempt->metrics == nullptr) context_.metrics.limit_acted(metrics::Limit::kMetricsRuns);
+  if (attempt->metrics->shared()) context_.metrics.limit_acted(metrics::Limit::kMetricsRuns);
   return attempt;
 }
 
@@ -111,6 +116,8 @@ absl::StatusOr<std::shared_ptr<Attempt>> AttemptDirectory::begin(const v1::Hello
                                            detector_options(context_.options, hello.run()));
   attempt->world_size = hello.world_size();
   attempt->groups.assign(hello.groups().begin(), hello.groups().end());
+  if (absl::Status status = note_previous(*attempt); !status.ok()) return status;
+  if (absl::Status status = remember_batches(*attempt); !status.ok()) return status;
   spdlog::info("run \"{}\": attempt \"{}\" ({}) begins with {} ranks and {} groups", hello.run(),
                hello.attempt(), row.ordinal, hello.world_size(), hello.groups_size());
   return attempt;
@@ -137,27 +144,76 @@ absl::StatusOr<std::shared_ptr<Attempt>> AttemptDirectory::load(const v1::Hello&
   if (!restored.ok()) {
     spdlog::warn("run \"{}\" attempt \"{}\": detection starts afresh: {}", hello.run(),
                  stored.row.name, restored.ToString());
-    end_orphaned_events(*attempt);
+    attempt->event_ids.clear();
+    end_orphaned_events(attempt->run_id, attempt->row.id);
   }
   return attempt;
 }
 
+absl::Status AttemptDirectory::note_previous(Attempt& attempt) {
+  if (attempt.row.ordinal < 2) return absl::OkStatus();
+  const auto begin = attempts_.lower_bound({attempt.run_name, ""});
+  for (auto at = begin; at != attempts_.end() && at->first.first == attempt.run_name; ++at) {
+    if (at->second->row.ordinal + 1 != attempt.row.ordinal) continue;
+    if (at->second->progress.step_reports != 0) {
+      attempt.previous_attempt_end = at->second->progress.last_step;
+    }
+    return absl::OkStatus();
+  }
+  const absl::StatusOr<std::vector<store::Attempt>> all = reader_->attempts(attempt.run_id);
+  if (!all.ok()) return absl::UnavailableError(all.status().message());
+  for (const store::Attempt& other : *all) {
+    if (other.row.ordinal + 1 != attempt.row.ordinal) continue;
+    if (other.progress.step_reports != 0) attempt.previous_attempt_end = other.progress.last_step;
+    end_orphaned_events(attempt.run_id, other.row.id);
+  }
+  return absl::OkStatus();
+}
+
+// What spiked in the attempts before, so that a batch that spikes again is known.
+absl::Status AttemptDirectory::remember_batches(Attempt& attempt) {
+  if (attempt.row.ordinal < 2) return absl::OkStatus();
+  const auto events = reader_->events(attempt.run_id, 0, 0, kRememberedEvents);
+  if (!events.ok()) return absl::UnavailableError(events.status().message());
+  for (const std::string& data : *events) {
+    v1::Event event;
+    if (!event.ParseFromString(data)) continue;
+    if (event.kind() != detect::kGradSpike && event.kind() != detect::kLossSpike) continue;
+    for (const std::string& id : event.batch_ids()) {
+      attempt.detector.remember({id, event.peak_step(), event.attempt()});
+    }
+  }
+  return absl::OkStatus();
+}
+
 // The detector that would have ended them is gone.
-void AttemptDirectory::end_orphaned_events(Attempt& attempt) {
-  attempt.event_ids.clear();
-  const auto open = reader_->open_events(attempt.run_id, attempt.row.id, 1000);
+void AttemptDirectory::end_orphaned_events(std::int64_t run_id, std::int64_t attempt_id) {
+  const auto open = reader_->open_events(run_id, attempt_id, 1000);
   if (!open.ok()) return;
   auto item = std::make_unique<store::CommitItem>();
-  item->attempt_id = attempt.row.id;
+  item->attempt_id = attempt_id;
   for (const std::string& data : *open) {
     v1::Event event;
     if (!event.ParseFromString(data)) continue;
     event.set_revision(event.revision() + 1);
     event.set_end_step(event.peak_step());
-    item->events.push_back({event.id(), event.revision(), attempt.run_id, attempt.row.id, false,
-                            event.SerializeAsString()});
+    item->events.push_back(
+        {event.id(), event.revision(), run_id, attempt_id, false, event.SerializeAsString()});
   }
-  context_.writer.submit(std::move(item), nullptr);
+  if (!item->events.empty()) context_.writer.submit(std::move(item), nullptr);
+}
+
+bool AttemptDirectory::superseded(const Attempt& attempt) const {
+  const auto run = runs_.find(attempt.run_name);
+  return run != runs_.end() && attempt.row.ordinal < run->second.attempts;
+}
+
+std::vector<AttemptDirectory::Present> AttemptDirectory::present() const {
+  std::vector<Present> all;
+  for (const auto& [key, attempt] : attempts_) {
+    if (!attempt->progress.finished) all.push_back({attempt, superseded(*attempt)});
+  }
+  return all;
 }
 
 absl::StatusOr<RankState*> AttemptDirectory::find_rank(Attempt& attempt, std::uint32_t rank) {
@@ -168,15 +224,68 @@ absl::StatusOr<RankState*> AttemptDirectory::find_rank(Attempt& attempt, std::ui
   if (!stored.ok()) return absl::UnavailableError(stored.status().message());
   RankState& state = attempt.ranks[rank];
   state.seen = IntervalSet(*stored);
+  note_memory(attempt);
   return &state;
+}
+
+void AttemptDirectory::note_memory(Attempt& attempt) {
+  const std::size_t now = Attempt::memory_for(attempt.groups.size(), attempt.ranks.size());
+  context_.admission.change_state(attempt.charged, now);
+  memory_ += now - attempt.charged;
+  attempt.charged = now;
+}
+
+bool AttemptDirectory::watched(const Attempt& attempt) const {
+  return !attempt.progress.finished && attempt.progress.step_reports != 0 && !superseded(attempt) &&
+         !attempt.stalled();
+}
+
+bool AttemptDirectory::idle(const Attempt& attempt) {
+  return attempt.sessions == 0 && attempt.in_flight->load(std::memory_order_acquire) == 0;
+}
+
+void AttemptDirectory::drop(const Attempt& attempt) {
+  memory_ -= attempt.charged;
+  context_.admission.change_state(attempt.charged, 0);
+}
+
+void AttemptDirectory::forget_oldest_idle() {
+  auto oldest = attempts_.end();
+  for (auto at = attempts_.begin(); at != attempts_.end(); ++at) {
+    if (!idle(*at->second)) continue;
+    const bool older =
+        oldest == attempts_.end() || at->second->idle_since_ns < oldest->second->idle_since_ns;
+    if (older) oldest = at;
+  }
+  if (oldest == attempts_.end()) return;
+  // Nobody will notice that it stalls.
+  if (watched(*oldest->second)) context_.metrics.limit_acted(metrics::Limit::kMemoryBytes);
+  drop(*oldest->second);
+  attempts_.erase(oldest);
+}
+
+absl::Status AttemptDirectory::admit(const v1::Hello& hello) {
+  const std::size_t memory =
+      Attempt::memory_for(static_cast<std::size_t>(hello.groups_size()), /*ranks=*/1);
+  if (memory_ + memory > context_.admission.idle_limit() / context_.worker_count) {
+    forget_oldest_idle();
+  }
+  if (context_.admission.has_room_for_state(memory)) return absl::OkStatus();
+  context_.metrics.limit_acted(metrics::Limit::kMemoryBytes);
+  return absl::ResourceExhaustedError("run: \"" + hello.run() +
+                                      "\" finds no room in ingest.memory_bytes beside the runs "
+                                      "that are connected; try again later");
 }
 
 void AttemptDirectory::forget_idle() {
   const std::uint64_t now = context_.now_ns();
   std::erase_if(attempts_, [&](const auto& item) {
     const Attempt& attempt = *item.second;
-    return attempt.sessions == 0 && attempt.idle_since_ns + kIdleNs < now &&
-           attempt.in_flight->load(std::memory_order_acquire) == 0;
+    // One that went away without a word stays until that was noticed.
+    const bool forgotten = idle(attempt) && attempt.idle_since_ns + kIdleNs < now &&
+                           (!watched(attempt) || attempt.idle_since_ns + kLongestIdleNs < now);
+    if (forgotten) drop(attempt);
+    return forgotten;
   });
   // A run without attempts in memory is all in the store.
   std::erase_if(runs_, [&](const auto& run) {

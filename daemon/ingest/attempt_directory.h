@@ -1,7 +1,7 @@
 // The runs and attempts that a worker has in memory: found there, loaded from the store, or begun.
 //
-// An attempt without streams leaves memory after a while; the store then knows all of it. Owned by
-// one worker, no locks.
+// An attempt without streams leaves memory after a while, or when other ones need the room; the
+// store then knows all of it. Owned by one worker, no locks.
 #ifndef GRADWARDEN_DAEMON_INGEST_ATTEMPT_DIRECTORY_H_
 #define GRADWARDEN_DAEMON_INGEST_ATTEMPT_DIRECTORY_H_
 
@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -30,6 +31,15 @@ class AttemptDirectory {
   // The rank's state, with the sequences that are stored.
   absl::StatusOr<RankState*> find_rank(Attempt& attempt, std::uint32_t rank);
   void forget_idle();
+  // The attempt's memory grew or shrank.
+  void note_memory(Attempt& attempt);
+
+  // Attempts in memory that go on, and those that another one of their run has followed.
+  struct Present {
+    std::shared_ptr<Attempt> attempt;
+    bool superseded = false;
+  };
+  std::vector<Present> present() const;
 
  private:
   struct Run {
@@ -42,12 +52,26 @@ class AttemptDirectory {
                                                  store::CommitItem& item);
   absl::StatusOr<std::shared_ptr<Attempt>> load(const v1::Hello& hello,
                                                 const store::Attempt& stored);
-  void end_orphaned_events(Attempt& attempt);
+  // Where the attempt before the one with this ordinal ended; the events that it left open end, if
+  // nobody else can end them.
+  absl::Status note_previous(Attempt& attempt);
+  absl::Status remember_batches(Attempt& attempt);
+  void end_orphaned_events(std::int64_t run_id, std::int64_t attempt_id);
+  bool superseded(const Attempt& attempt) const;
+  // Somebody still has to notice that it went away.
+  bool watched(const Attempt& attempt) const;
+  static bool idle(const Attempt& attempt);
+  void drop(const Attempt& attempt);
+  // Makes room by forgetting those that have been without streams for the longest time.
+  void forget_oldest_idle();
+  // Whether there is room for a further attempt.
+  absl::Status admit(const v1::Hello& hello);
 
   IngestContext& context_;
   const std::unique_ptr<store::StoreReader> reader_;
   std::map<std::string, Run> runs_;
   std::map<std::pair<std::string, std::string>, std::shared_ptr<Attempt>> attempts_;
+  std::size_t memory_ = 0;  // of attempts_, as charged
 };
 
 }  // namespace gradwarden::ingest

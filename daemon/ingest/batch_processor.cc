@@ -95,6 +95,29 @@ Outcome BatchProcessor::finish(Attempt& attempt) {
   return outcome;
 }
 
+Outcome BatchProcessor::observe_time(Attempt& attempt, bool superseded) {
+  Outcome outcome;
+  if (superseded) {
+    if (!attempt.event_ids.empty()) attempt.detector.finish(findings_);
+  } else {
+    liveness_.clear();
+    for (const auto& [number, rank] : attempt.ranks) {
+      liveness_.push_back({number, rank.step, rank.last_seen_ns, rank.phase == v1::PHASE_FINISHED});
+    }
+    attempt.detector.observe_time({.now_ns = context_.now_ns(),
+                                   .last_report_ns = attempt.progress.last_report_ns,
+                                   .ranks = liveness_},
+                                  findings_);
+  }
+  if (findings_.empty()) {
+    outcome.item.reset();
+    return outcome;
+  }
+  publish(attempt, tally_, findings_, nullptr);
+  close(attempt, outcome);
+  return outcome;
+}
+
 Outcome BatchProcessor::touch(Attempt& attempt) {
   Outcome outcome;
   publish(attempt, tally_, findings_, nullptr);

@@ -42,6 +42,9 @@ class BatchProcessor {
 
   // The attempt ends: open incidents end with it.
   Outcome finish(Attempt& attempt);
+  // Time has passed: what that shows of the attempt. One that another attempt followed is over.
+  // No item: it shows nothing new.
+  Outcome observe_time(Attempt& attempt, bool superseded);
   // A commit of the attempt's totals alone.
   Outcome touch(Attempt& attempt);
 
@@ -71,6 +74,7 @@ class BatchProcessor {
   std::vector<store::RollupDelta> rollups_;
   std::vector<detect::Finding> findings_;
   std::vector<std::uint64_t> checkpoints_;
+  std::vector<detect::RankLiveness> liveness_;
   StepBuilder steps_;
   Tally tally_;
 };

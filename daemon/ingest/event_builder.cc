@@ -4,22 +4,14 @@
 #include <cstdio>
 
 #include "daemon/detect/kinds.h"
+#include "daemon/ingest/rule_messages.h"
 
 namespace gradwarden::ingest {
 namespace {
 
-std::string number(double value) {
-  char text[32];
-  std::snprintf(text, sizeof text, "%.4g", value);
-  return text;
-}
+std::string number(double value) { return number_text(value); }
 
-std::string steps_of(const detect::Incident& incident) {
-  if (incident.start_step == incident.last_step)
-    return "step " + std::to_string(incident.start_step);
-  return "steps " + std::to_string(incident.start_step) + " to " +
-         std::to_string(incident.last_step);
-}
+std::string steps_of(const detect::Incident& incident) { return steps_text(incident); }
 
 // In brackets, unless it is the one step that the sentence names already.
 std::string steps_beside(const detect::Incident& incident) {
@@ -36,9 +28,43 @@ std::string elements(double count) {
 }
 
 std::string ratio(const detect::Incident& incident) {
-  return incident.baseline > 0 ? number(incident.value / incident.baseline) + " x the mean of " +
-                                     number(incident.baseline)
-                               : "above the mean of 0";
+  const std::string of = incident.rule == detect::kCalibratedRule ? "median" : "mean";
+  return incident.baseline > 0 ? number(incident.value / incident.baseline) + " x the " + of +
+                                     " of " + number(incident.baseline)
+                               : "above the " + of + " of " + number(incident.baseline);
+}
+
+std::string readable(std::string_view signal) {
+  return signal == detect::kGradNormSignal ? "grad norm" : std::string(signal);
+}
+
+// "; the loss rose 4 steps later, to 3.1 at step 512 from 2.2"
+std::string joined_of(const detect::Incident& incident) {
+  if (!incident.joined) return "";
+  const detect::JoinedSignal& joined = *incident.joined;
+  const std::uint64_t lead = joined.start_step - incident.start_step;
+  std::string text = "; the " + readable(joined.signal) + " rose ";
+  if (lead == 0)
+    text += "with it";
+  else
+    text += std::to_string(lead) + (lead == 1 ? " step later" : " steps later");
+  return text + ", to " + number(joined.value) + " at step " + std::to_string(joined.peak_step) +
+         " from " + number(joined.baseline);
+}
+
+std::string spike_of(const detect::Incident& incident) {
+  const bool mean = incident.rule != detect::kCalibratedRule;
+  return (incident.kind == detect::kGradSpike ? "grad norm " : "loss ") + number(incident.value) +
+         " at step " + std::to_string(incident.peak_step) + " is " + ratio(incident) +
+         (mean ? " over the last accepted steps" : " before it") + steps_beside(incident) +
+         joined_of(incident);
+}
+
+std::string shift_of(const detect::Incident& incident) {
+  return readable(incident.signal.empty() ? detect::kGradNormSignal
+                                          : std::string_view(incident.signal)) +
+         " moved to a new level of " + number(incident.value) + ", which is " + ratio(incident) +
+         " before it (" + steps_of(incident) + ")";
 }
 
 std::string place_of(const detect::Incident& incident) {
@@ -52,22 +78,21 @@ std::string place_of(const detect::Incident& incident) {
   return place;
 }
 
-// "rank 3", "ranks 3 and 5", "ranks 3, 5 and 6 others"
-std::string ranks_of(const detect::Incident& incident) {
-  if (incident.ranks.empty()) return "unknown ranks";
-  if (incident.ranks.size() == 1 && incident.rank_count <= 1) {
-    return "rank " + std::to_string(incident.ranks.front());
+std::string non_finite_of(const detect::Incident& incident) {
+  if (incident.signal == detect::kOverflowSignal) {
+    return number(incident.value) + (incident.value == 1 ? " step" : " steps") +
+           " skipped by the dynamic loss scale before step " + std::to_string(incident.peak_step) +
+           steps_beside(incident);
   }
-  const std::uint64_t others =
-      incident.rank_count > incident.ranks.size() ? incident.rank_count - incident.ranks.size() : 0;
-  std::string list = "ranks ";
-  for (std::size_t i = 0; i < incident.ranks.size(); ++i) {
-    const bool last = others == 0 && i + 1 == incident.ranks.size();
-    if (i != 0) list += last ? " and " : ", ";
-    list += std::to_string(incident.ranks[i]);
-  }
-  return others == 0 ? list : list + " and " + std::to_string(others) + " more";
+  const bool overflow = incident.severity == detect::Severity::kInfo;
+  std::string what = "a grad norm that is not finite";
+  if (incident.value > 0) what = elements(incident.value);
+  if (incident.signal == detect::kLossSignal) what = "a loss that is not finite";
+  return what + place_of(incident) + " (" + steps_of(incident) + ")" +
+         (overflow ? ", an overflow that the dynamic loss scale handles" : "");
 }
+
+std::string ranks_of(const detect::Incident& incident) { return ranks_text(incident); }
 
 std::string desync_of(const detect::Incident& incident) {
   const bool identical = incident.severity == detect::Severity::kCritical;
@@ -94,53 +119,14 @@ std::string outlier_of(const detect::Incident& incident) {
 }
 
 std::string message_of(const detect::Incident& incident) {
-  if (incident.kind == detect::kGradSpike) {
-    return "grad norm " + number(incident.value) + " at step " +
-           std::to_string(incident.peak_step) + " is " + ratio(incident) +
-           " over the last accepted steps" + steps_beside(incident);
+  if (incident.kind == detect::kGradSpike || incident.kind == detect::kLossSpike) {
+    return spike_of(incident);
   }
-  if (incident.kind == detect::kLevelShift) {
-    return "grad norm moved to a new level of " + number(incident.value) + ", which is " +
-           ratio(incident) + " before it (" + steps_of(incident) + ")";
-  }
+  if (incident.kind == detect::kLevelShift) return shift_of(incident);
   if (incident.kind == detect::kReplicaDesync) return desync_of(incident);
   if (incident.kind == detect::kRankOutlier) return outlier_of(incident);
-  const std::string what =
-      incident.value > 0 ? elements(incident.value) : "a grad norm that is not finite";
-  const bool overflow = incident.severity == detect::Severity::kInfo;
-  return what + place_of(incident) + " (" + steps_of(incident) + ")" +
-         (overflow ? ", an overflow that the dynamic loss scale handles" : "");
-}
-
-std::string action_of(const detect::Incident& incident) {
-  if (incident.kind == detect::kGradSpike) {
-    return incident.batch_ids.empty()
-               ? "look at the data and learning rate of the peak step; report batch ids to have "
-                 "the "
-                 "batch named here"
-               : "look at the batches named here and at the learning rate of the peak step";
-  }
-  if (incident.kind == detect::kLevelShift) {
-    return "if a schedule or data mix changed here, nothing; else compare with the loss";
-  }
-  if (incident.kind == detect::kReplicaDesync) {
-    return incident.severity == detect::Severity::kCritical
-               ? "stop: the ranks no longer train one model; go back to a checkpoint no later than "
-                 "the "
-                 "last audit that found no mismatch, and test the hardware of the ranks named here"
-               : "nothing, unless it grows; a wider audit_tolerance silences it";
-  }
-  if (incident.kind == detect::kRankOutlier) {
-    return "look at this rank's batch, loss scale and hardware";
-  }
-  if (incident.severity == detect::Severity::kInfo) return "nothing, unless it happens often";
-  if (incident.severity == detect::Severity::kCritical) {
-    return "the update was applied: stop, and restart from a checkpoint before this step";
-  }
-  return incident.born_locally
-             ? "the step was skipped; look at this rank's batch and, if it recurs there, its "
-               "hardware"
-             : "the step was skipped; observe local gradients to learn where it is born";
+  if (incident.kind == detect::kNonFinite) return non_finite_of(incident);
+  return rule_message(incident);
 }
 
 }  // namespace
@@ -171,7 +157,10 @@ v1::Event build_event(std::uint64_t id, std::string_view run, std::string_view a
   event.set_start_unix_ns(incident.start_time_ns);
   if (incident.ended) event.set_end_unix_ns(incident.end_time_ns);
   event.set_message(message_of(incident));
-  event.set_action(action_of(incident));
+  event.set_cause(incident.diagnosis.cause);
+  event.set_confidence(incident.diagnosis.confidence);
+  for (const std::string& evidence : incident.diagnosis.evidence) event.add_evidence(evidence);
+  event.set_action(incident.diagnosis.action.empty() ? "nothing" : incident.diagnosis.action);
   return event;
 }
 

@@ -1,8 +1,10 @@
-// The gRPC side of ingest: streams, their windows and the byte budget that they share. Everything
-// here runs on gRPC's threads and never blocks; the work is done by the run workers.
+// The gRPC side of ingest: streams, their windows and the memory that they share. Everything here
+// runs on gRPC's threads and never blocks; the work is done by the run workers.
 //
-// When the budget is used up, streams are no longer read, which fills the windows of HTTP/2 and
-// makes the clients wait: nothing is dropped, no thread is held.
+// A stream whose run has its share of the memory under way is no longer read, which fills the
+// windows of HTTP/2, and its client is asked to wait: nothing is dropped, no thread is held. What
+// was being read and no longer fits is refused: its stream ends with RESOURCE_EXHAUSTED after a
+// delay was named, and the client, which keeps what is not acknowledged, sends it again.
 #ifndef GRADWARDEN_DAEMON_INGEST_INGEST_SERVICE_H_
 #define GRADWARDEN_DAEMON_INGEST_INGEST_SERVICE_H_
 
@@ -11,6 +13,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -38,17 +41,22 @@ class IngestService final
   // Refuses new streams and reads no more on the old ones; each ends once all it sent is answered.
   // True if all had ended by the deadline.
   bool drain(std::chrono::steady_clock::time_point deadline);
+  // Ends the streams whose token is no longer good. To be called when the tokens have changed.
+  void end_unadmitted();
   // Asks the clients of all streams to hold back.
   void send_retry_delay(std::chrono::milliseconds delay);
 
   // ---- for streams ----
   RunWorker& worker_for(const std::string& run);
+  std::shared_ptr<RunLine> line_for(const std::string& run);
   bool draining() const { return draining_.load(std::memory_order_relaxed); }
   unsigned window() const { return context_.options.stream_window; }
-  void message_received(std::size_t bytes);
-  void message_done(std::size_t bytes);
-  // False, after noting the stream down for a resume(), if the budget is used up.
-  bool may_read(const std::shared_ptr<IngestStream>& stream);
+  // False if there is no memory for the message: it is to be refused.
+  bool message_received(RunLine& line, std::size_t bytes);
+  void message_done(RunLine& line, std::size_t bytes);
+  // False, after noting the stream down for a resume(), if the run has its share under way. The
+  // line is null before the stream's first message.
+  bool may_read(const std::shared_ptr<IngestStream>& stream, const RunLine* line);
   void stream_refused(grpc::StatusCode code);
   void message_too_large();
   void stream_ended(const std::shared_ptr<IngestStream>& stream);
@@ -65,6 +73,9 @@ class IngestService final
   std::condition_variable ended_;
   std::set<std::shared_ptr<IngestStream>> streams_;    // guarded by mutex_
   std::vector<std::shared_ptr<IngestStream>> parked_;  // guarded by mutex_
+  // Of runs that have streams, and some that had. Guarded by mutex_.
+  std::map<std::string, std::weak_ptr<RunLine>> lines_;
+  std::size_t lines_after_clearing_ = 0;  // guarded by mutex_
 };
 
 }  // namespace gradwarden::ingest

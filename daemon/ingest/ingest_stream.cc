@@ -40,6 +40,9 @@ std::string copy_from(const std::vector<grpc::Slice>& slices, std::size_t total,
   return bytes;
 }
 
+// At least as long as, and at most twice as long as, a client that sends too much is asked to wait.
+constexpr std::chrono::milliseconds kHoldBack{250};
+
 grpc::Status to_grpc(const absl::Status& status) {
   return {static_cast<grpc::StatusCode>(status.code()), std::string(status.message())};
 }
@@ -59,7 +62,7 @@ void IngestStream::answer(const v1::IngestResponse& response, std::size_t bytes)
       has_pending_ = true;
     }
   }
-  service_.message_done(bytes);
+  service_.message_done(*line_, bytes);
   pump();
 }
 
@@ -74,6 +77,10 @@ void IngestStream::fail(const absl::Status& status) {
 void IngestStream::fail_locked(const absl::Status& status) {
   if (error_ || finished_) return;
   error_ = to_grpc(status);
+  if (absl::IsResourceExhausted(status) || absl::IsUnavailable(status)) {
+    set_retry_delay(pending_, kNoRoomDelay);
+    has_pending_ = true;
+  }
   service_.stream_refused(error_->error_code());
 }
 
@@ -89,9 +96,7 @@ void IngestStream::send_retry_delay(std::chrono::milliseconds delay) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (outstanding_ == 0) return;
-    google::protobuf::Duration* wait = pending_.mutable_retry_delay();
-    wait->set_seconds(delay.count() / 1000);
-    wait->set_nanos(static_cast<std::int32_t>(delay.count() % 1000 * 1'000'000));
+    set_retry_delay(pending_, delay);
     has_pending_ = true;
   }
   pump();
@@ -132,7 +137,7 @@ void IngestStream::OnCancel() {
 
 void IngestStream::OnDone() {
   const std::shared_ptr<IngestStream> keep = shared_from_this();
-  if (worker_ != nullptr) worker_->submit({Inbound::Kind::kClosed, keep, {}});
+  if (worker_ != nullptr) worker_->submit(line_, {Inbound::Kind::kClosed, keep, {}, {}});
   service_.stream_ended(keep);
 }
 
@@ -140,6 +145,7 @@ void IngestStream::OnDone() {
 // -------------------------------------------------------
 
 void IngestStream::take_message() {
+  const auto arrived = std::chrono::steady_clock::now();
   const std::size_t size = read_buffer_.Length();
   if (size > limits::kMaxMessageBytes) {
     service_.message_too_large();
@@ -168,11 +174,15 @@ void IngestStream::take_message() {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (error_ || cancelled_) return;
+    if (!service_.message_received(*line_, bytes.size())) {
+      fail_locked(absl::ResourceExhaustedError(
+          "all of ingest.memory_bytes is in use; send what is not acknowledged again"));
+      return;
+    }
     ++outstanding_;
   }
-  service_.message_received(bytes.size());
   const Inbound::Kind kind = offset != 0 ? Inbound::Kind::kBatch : Inbound::Kind::kRequest;
-  worker_->submit({kind, shared_from_this(), std::move(bytes)});
+  worker_->submit(line_, {kind, shared_from_this(), std::move(bytes), arrived});
 }
 
 absl::Status IngestStream::choose_worker(const std::string& bytes) {
@@ -186,6 +196,7 @@ absl::Status IngestStream::choose_worker(const std::string& bytes) {
   if (Problem problem = check_hello(request.hello())) {
     return absl::InvalidArgumentError(*problem);
   }
+  line_ = service_.line_for(request.hello().run());
   worker_ = &service_.worker_for(request.hello().run());
   return absl::OkStatus();
 }
@@ -201,6 +212,17 @@ bool IngestStream::may_finish() {
   if (outstanding_ != 0) return false;
   // A drain also ends a stream that waits for the client's next message.
   return half_closed_ || service_.draining();
+}
+
+void IngestStream::hold_back() {
+  const auto now = std::chrono::steady_clock::now();
+  if (line_ == nullptr || now < held_until_) return;
+  // Spread, so that not all come back at once.
+  const std::chrono::milliseconds delay =
+      kHoldBack + std::chrono::milliseconds(now.time_since_epoch().count() % kHoldBack.count());
+  held_until_ = now + delay;
+  set_retry_delay(pending_, delay);
+  has_pending_ = true;
 }
 
 IngestStream::Action IngestStream::next_action(std::unique_lock<std::mutex>& lock) {
@@ -223,9 +245,12 @@ IngestStream::Action IngestStream::next_action(std::unique_lock<std::mutex>& loc
   if (!wants) return Action::kNone;
   parked_ = true;
   lock.unlock();
-  const bool may = service_.may_read(shared_from_this());
+  const bool may = service_.may_read(shared_from_this(), line_.get());
   lock.lock();
-  if (!may) return next_action(lock);
+  if (!may) {
+    hold_back();
+    return next_action(lock);
+  }
   parked_ = false;
   if (finished_ || error_ || cancelled_) return next_action(lock);
   reading_ = true;

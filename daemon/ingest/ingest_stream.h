@@ -19,6 +19,7 @@
 
 #include "daemon/ingest/run_worker.h"
 #include "daemon/ingest/session.h"
+#include "daemon/security/access.h"
 #include "gradwarden/v1/ingest.pb.h"
 
 namespace gradwarden::ingest {
@@ -29,8 +30,11 @@ class IngestStream final : public Session,
                            public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>,
                            public std::enable_shared_from_this<IngestStream> {
  public:
-  explicit IngestStream(IngestService& service) : service_(service) {}
+  IngestStream(IngestService& service, const security::Pass& pass)
+      : service_(service), pass_(pass) {}
 
+  // What the client showed when it came.
+  const security::Pass& pass() const { return pass_; }
   void start() { pump(); }
   void resume();
   void send_retry_delay(std::chrono::milliseconds delay);
@@ -52,9 +56,14 @@ class IngestStream final : public Session,
   void take_message();
   void fail_locked(const absl::Status& status);
   absl::Status choose_worker(const std::string& bytes);
+  // Asks the client to wait. Under mutex_.
+  void hold_back();
 
   IngestService& service_;
+  const security::Pass pass_;
   RunWorker* worker_ = nullptr;  // set by the first message; read side only
+  // Set with it, before anything is handed to the worker.
+  std::shared_ptr<RunLine> line_;
   grpc::ByteBuffer read_buffer_;
   grpc::ByteBuffer write_buffer_;
 
@@ -67,6 +76,7 @@ class IngestStream final : public Session,
   bool half_closed_ = false;
   bool cancelled_ = false;
   bool finished_ = false;
+  std::chrono::steady_clock::time_point held_until_{};
   std::size_t outstanding_ = 0;  // messages handed to the worker and not answered
   v1::IngestResponse pending_;
   bool has_pending_ = false;

@@ -11,7 +11,8 @@
 namespace gradwarden::ingest {
 namespace {
 
-constexpr std::chrono::seconds kSweepInterval{5};
+// How often silence is looked for, and attempts that nobody needs in memory.
+constexpr std::chrono::milliseconds kSweepInterval{500};
 constexpr std::size_t kKeptBatchBytes = 1 << 20;
 
 absl::Status invalid(Problem problem) { return absl::InvalidArgumentError(*problem); }
@@ -33,12 +34,12 @@ RunWorker::~RunWorker() {
   thread_.join();
 }
 
-void RunWorker::submit(Inbound inbound) {
+void RunWorker::submit(const std::shared_ptr<RunLine>& line, Inbound inbound) {
   bool wake = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     wake = queue_.empty();
-    queue_.push_back(std::move(inbound));
+    queue_.push(line, std::move(inbound));
   }
   if (wake) wake_.notify_one();
 }
@@ -51,11 +52,12 @@ void RunWorker::run() {
       std::unique_lock<std::mutex> lock(mutex_);
       wake_.wait_until(lock, next_sweep, [this] { return stopping_ || !queue_.empty(); });
       if (queue_.empty() && stopping_) return;
-      taken.swap(queue_);
+      queue_.take_round(taken);
     }
     for (Inbound& inbound : taken) handle(inbound);
     taken.clear();
     if (std::chrono::steady_clock::now() >= next_sweep) {
+      look_for_stalls();
       directory_.forget_idle();
       next_sweep = std::chrono::steady_clock::now() + kSweepInterval;
     }
@@ -63,6 +65,7 @@ void RunWorker::run() {
 }
 
 void RunWorker::handle(Inbound& inbound) {
+  arrived_ = inbound.arrived;
   switch (inbound.kind) {
     case Inbound::Kind::kRequest:
       handle_request(inbound);
@@ -197,7 +200,7 @@ void RunWorker::handle_heartbeat(Session& session, const v1::Heartbeat& heartbea
   rank.step = std::max(rank.step, heartbeat.step());
   rank.phase = heartbeat.phase();
   attempt.note_backlog(rank, heartbeat.dropped_reports(), heartbeat.pending_reports());
-  if (attempt.metrics != nullptr) {
+  if (attempt.metrics != nullptr && !attempt.metrics->shared()) {
     attempt.metrics->update([&](metrics::RunValues& values) {
       values.dropped = attempt.dropped;
       values.pending = attempt.pending;
@@ -235,18 +238,52 @@ void RunWorker::handle_closed(Session& session) {
   session.attempt.reset();
 }
 
+void RunWorker::look_for_stalls() {
+  for (const AttemptDirectory::Present& present : directory_.present()) {
+    Outcome outcome = processor_.observe_time(*present.attempt, present.superseded);
+    if (outcome.item == nullptr) continue;
+    auto in_flight = present.attempt->in_flight;
+    in_flight->fetch_add(1, std::memory_order_relaxed);
+    const std::function<void()> tell = publisher(std::move(outcome.events));
+    auto done = [in_flight, tell] {
+      tell();
+      in_flight->fetch_sub(1, std::memory_order_release);
+    };
+    context_.writer.submit(std::move(outcome.item), std::move(done), tell);
+  }
+}
+
+// People are told of an event after its commit, so that they find it in the history; and without
+// it while the store fails, because that is no reason not to wake them.
+std::function<void()> RunWorker::publisher(std::vector<v1::Event> events) {
+  if (events.empty()) return [] {};
+  // Called by the writer's thread alone.
+  auto left = std::make_shared<std::vector<v1::Event>>(std::move(events));
+  return [this, left] {
+    for (const v1::Event& event : *left) context_.publish(event);
+    left->clear();
+  };
+}
+
 void RunWorker::commit(const std::shared_ptr<Session>& session, Outcome outcome,
                        v1::IngestResponse response, std::size_t bytes) {
   auto in_flight = session->attempt->in_flight;
   in_flight->fetch_add(1, std::memory_order_relaxed);
-  auto done = [this, session, in_flight, bytes, stored = outcome.stored,
-               response = std::move(response), events = std::move(outcome.events)] {
+  const std::function<void()> tell = publisher(std::move(outcome.events));
+  auto done = [this, session, in_flight, bytes, stored = outcome.stored, arrived = arrived_,
+               response = std::move(response), tell] {
     metrics::count(context_.metrics.stored, stored);
+    if (stored != 0) observe_lag(arrived);
     session->answer(response, bytes);
-    for (const v1::Event& event : events) context_.publish(event);
+    tell();
     in_flight->fetch_sub(1, std::memory_order_release);
   };
-  context_.writer.submit(std::move(outcome.item), std::move(done));
+  context_.writer.submit(std::move(outcome.item), std::move(done), tell);
+}
+
+void RunWorker::observe_lag(Arrival arrived) {
+  const std::chrono::duration<double> lag = std::chrono::steady_clock::now() - arrived;
+  context_.metrics.ingest_lag.observe(lag.count());
 }
 
 void RunWorker::refuse(Session& session, const absl::Status& status, std::size_t bytes) {

@@ -6,6 +6,8 @@
 namespace gradwarden::ingest {
 namespace {
 
+constexpr std::string_view kUpdateSignal = "update";
+
 // The one rank whose own gradient was non-finite, if there is exactly one.
 std::optional<std::uint32_t> birth_rank(const v1::Report& report) {
   std::optional<std::uint32_t> found;
@@ -39,7 +41,24 @@ detect::Step StepBuilder::step_of(const Attempt& attempt, const v1::Report& repo
   detect::Step step;
   step.step = report.step();
   step.time_ns = report.time_unix_ns();
-  step.grad_norm = report.grad_norm();
+  // Who measured no gradients has neither a norm nor elements to report.
+  if (report.grad_norm() != 0 || report.element_count() != 0) step.grad_norm = report.grad_norm();
+  step.applied = !is_skipped(report);
+  if (report.has_loss()) step.loss = report.loss();
+  if (report.has_learning_rate()) step.learning_rate = report.learning_rate();
+  if (report.has_loss_scale()) step.loss_scale = report.loss_scale();
+  if (is_clipped(report)) step.clip_coefficient = report.clip_coefficient();
+  if (report.clip_threshold() > 0) {
+    step.clip_threshold = report.clip_threshold();
+    step.clipped = report.clip_coefficient() < 1;  // also in shadow mode: it would have
+  }
+  step.group_norms = {report.group_norms().data(),
+                      static_cast<std::size_t>(report.group_norms_size())};
+  step.group_names = attempt.groups;
+  step.previous_attempt_end = attempt.previous_attempt_end;
+  for (const v1::SignalStatistics& signal : report.signals()) {
+    if (signal.name() == kUpdateSignal) step.update_norm = signal.norm();
+  }
   step.non_finite_count = report.nan_count() + report.inf_count();
   batch_ids_.assign(report.batch_ids().begin(), report.batch_ids().end());
   step.batch_ids = batch_ids_;
@@ -60,7 +79,6 @@ detect::Step StepBuilder::step_of(const Attempt& attempt, const v1::Report& repo
   step.mismatches = mismatches_;
   if (is_non_finite(report)) {
     step.loss_scale_overflow = report.reason() == v1::REASON_LOSS_SCALE_OVERFLOW;
-    step.applied = !is_skipped(report);
     step.birth_rank = birth_rank(report);
     step.origins = origins_of(attempt, report);
   }

@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "daemon/detect/detector.h"
@@ -24,6 +25,9 @@ struct Tally {
   // The latest of the batch; seldom in every step.
   std::optional<double> gradient_noise_scale;
   std::map<std::string, double> signal_norms;
+  metrics::RatioHistogram norm_ratios;
+  // Of the last report with local norms: ranks far from the median of all.
+  std::optional<std::vector<std::pair<std::uint32_t, double>>> rank_norm_ratios;
 
   // A report of rank 0.
   void add(const v1::Report& report);

@@ -61,22 +61,35 @@ void one(std::vector<MetricFamily>& out, const MetricName& name, MetricType type
   std::move(family).append_to(out);
 }
 
-MetricFamily commit_histogram(const DurationHistogram& histogram) {
-  MetricFamily family;
-  family.name = kCommits.name;
-  family.help = kCommits.help;
-  family.type = MetricType::Histogram;
+// From counts that are not cumulative, one for each bound and one for what is above the last.
+template <typename Counts, typename Bounds>
+ClientMetric histogram_of(const Counts& counts, const Bounds& bounds, double sum) {
   ClientMetric metric;
   std::uint64_t cumulative = 0;
-  for (std::size_t i = 0; i <= DurationHistogram::kBounds.size(); ++i) {
-    cumulative += histogram.bucket(i);
-    const bool last = i == DurationHistogram::kBounds.size();
-    metric.histogram.bucket.push_back({cumulative, last ? std::numeric_limits<double>::infinity()
-                                                        : DurationHistogram::kBounds[i]});
+  for (std::size_t i = 0; i <= bounds.size(); ++i) {
+    cumulative += counts[i];
+    const bool last = i == bounds.size();
+    metric.histogram.bucket.push_back(
+        {cumulative, last ? std::numeric_limits<double>::infinity() : bounds[i]});
   }
   metric.histogram.sample_count = cumulative;
-  metric.histogram.sample_sum = histogram.sum();
-  family.metric.push_back(std::move(metric));
+  metric.histogram.sample_sum = sum;
+  return metric;
+}
+
+MetricFamily histogram_family(const MetricName& name) {
+  MetricFamily family;
+  family.name = name.name;
+  family.help = name.help;
+  family.type = MetricType::Histogram;
+  return family;
+}
+
+MetricFamily duration_family(const MetricName& name, const DurationHistogram& histogram) {
+  std::array<std::uint64_t, DurationHistogram::kBounds.size() + 1> counts{};
+  for (std::size_t i = 0; i < counts.size(); ++i) counts[i] = histogram.bucket(i);
+  MetricFamily family = histogram_family(name);
+  family.metric.push_back(histogram_of(counts, DurationHistogram::kBounds, histogram.sum()));
   return family;
 }
 
@@ -106,6 +119,8 @@ void collect_gauges(std::vector<MetricFamily>& out, const Runs& runs) {
   };
   gauge(kGradNorm, [](const RunValues& run) { return std::optional(run.grad_norm); });
   gauge(kClipCoefficient, [](const RunValues& run) { return std::optional(run.clip_coefficient); });
+  gauge(kPostClipNorm,
+        [](const RunValues& run) { return std::optional(run.grad_norm * run.clip_coefficient); });
   gauge(kStep, [](const RunValues& run) { return static_cast<double>(run.step); });
   const auto optional = [&](const MetricName& name, auto read) {
     per_run(out, runs, name, MetricType::Gauge, read);
@@ -125,7 +140,8 @@ void collect_gauges(std::vector<MetricFamily>& out, const Runs& runs) {
   });
   const auto always = [&](const MetricName& name, auto read) {
     per_run(out, runs, name, MetricType::Gauge, [&](const RunValues& values) {
-      return std::optional<double>(static_cast<double>(read(values)));
+      return values.shared ? std::nullopt
+                           : std::optional<double>(static_cast<double>(read(values)));
     });
   };
   always(kClientDropped, [](const RunValues& run) { return run.dropped; });
@@ -156,7 +172,10 @@ void collect_counters(std::vector<MetricFamily>& out, const Runs& runs) {
       skipped.add({{"run", run}, {"reason", reason}}, static_cast<double>(count));
     }
     for (const auto& [labels, count] : values.events) {
-      events.add({{"run", run}, {"kind", labels.first}, {"severity", labels.second}},
+      events.add({{"run", run},
+                  {"kind", labels.kind},
+                  {"severity", labels.severity},
+                  {"cause", labels.cause}},
                  static_cast<double>(count));
     }
     for (const auto& [kind, count] : values.open) {
@@ -167,6 +186,28 @@ void collect_counters(std::vector<MetricFamily>& out, const Runs& runs) {
   std::move(skipped).append_to(out);
   std::move(events).append_to(out);
   std::move(open).append_to(out);
+}
+
+// What each run has several of.
+void collect_parts(std::vector<MetricFamily>& out, const Runs& runs) {
+  Family groups(kGroupNorm, MetricType::Gauge);
+  Family ranks(kRankNormRatio, MetricType::Gauge);
+  MetricFamily ratios = histogram_family(kNormRatio);
+  for (const auto& [run, values] : runs) {
+    for (const auto& [group, norm] : values.group_norms) {
+      groups.add({{"run", run}, {"group", group}}, norm);
+    }
+    for (const auto& [rank, ratio] : values.rank_norm_ratios) {
+      ranks.add({{"run", run}, {"rank", std::to_string(rank)}}, ratio);
+    }
+    const RatioHistogram& histogram = values.norm_ratios;
+    ratios.metric.push_back(
+        histogram_of(histogram.buckets, RatioHistogram::kBounds, histogram.sum));
+    ratios.metric.back().label = {{"run", run}};
+  }
+  std::move(groups).append_to(out);
+  std::move(ranks).append_to(out);
+  if (!ratios.metric.empty()) out.push_back(std::move(ratios));
 }
 
 }  // namespace
@@ -182,9 +223,13 @@ Collector::Collector(const DaemonMetrics& daemon, RunRegistry& runs, std::string
 std::vector<MetricFamily> Collector::Collect() const {
   const Runs runs = runs_.collect(clock_());
   std::vector<MetricFamily> out;
+  collect_parts(out, runs);
   collect_gauges(out, runs);
   collect_counters(out, runs);
-  one(out, kRunsExposed, MetricType::Gauge, static_cast<double>(runs.size()));
+  const bool with_other = !runs.empty() && runs.back().second.shared;
+  one(out, kRunsExposed, MetricType::Gauge,
+      static_cast<double>(runs.size() - (with_other ? 1 : 0)));
+  one(out, kRunsOther, MetricType::Gauge, static_cast<double>(runs_.others()));
   collect_daemon(out);
   return out;
 }
@@ -207,9 +252,28 @@ void Collector::collect_daemon(std::vector<MetricFamily>& out) const {
   one(out, kStreams, MetricType::Gauge, load(daemon_.streams));
   one(out, kQueueMessages, MetricType::Gauge, load(daemon_.queue_messages));
   one(out, kQueueBytes, MetricType::Gauge, load(daemon_.queue_bytes));
+  Family memory(kMemory, MetricType::Gauge);
+  memory.add({{"for", "messages"}}, load(daemon_.message_memory));
+  memory.add({{"for", "runs"}}, load(daemon_.run_memory));
+  std::move(memory).append_to(out);
   one(out, kStoreErrors, MetricType::Counter, load(daemon_.store_errors));
   one(out, kStoreFailing, MetricType::Gauge, daemon_.store_failing ? 1 : 0);
   one(out, kWatchers, MetricType::Gauge, load(daemon_.watchers));
+  one(out, kStoreBytes, MetricType::Gauge, load(daemon_.store_bytes));
+  one(out, kPruned, MetricType::Counter, load(daemon_.pruned_reports));
+  one(out, kDamagedFiles, MetricType::Counter, load(daemon_.damaged_files));
+  one(out, kRecovered, MetricType::Counter, load(daemon_.recovered_reports));
+  one(out, kUnrecovered, MetricType::Counter, load(daemon_.unrecovered_rows));
+  one(out, kReloads, MetricType::Counter, load(daemon_.reloads));
+  one(out, kReloadFailures, MetricType::Counter, load(daemon_.reload_failures));
+  if (const auto expires = daemon_.certificate_expires.load(); expires != 0) {
+    one(out, kCertificateExpires, MetricType::Gauge, static_cast<double>(expires));
+  }
+  Family denied(kDenied, MetricType::Counter);
+  for (std::size_t i = 0; i < kDenialNames.size(); ++i) {
+    denied.add({{"reason", kDenialNames[i]}}, load(daemon_.requests_denied[i]));
+  }
+  std::move(denied).append_to(out);
   Family limited(kLimited, MetricType::Counter);
   for (std::size_t i = 0; i < kLimitNames.size(); ++i) {
     limited.add({{"limit", kLimitNames[i]}}, load(daemon_.limited[i]));
@@ -222,7 +286,25 @@ void Collector::collect_daemon(std::vector<MetricFamily>& out) const {
     }
   }
   std::move(refused).append_to(out);
-  out.push_back(commit_histogram(daemon_.commit_seconds));
+  Family alerts(kAlertMessages, MetricType::Counter);
+  Family waiting(kAlertsWaiting, MetricType::Gauge);
+  for (std::size_t i = 0; i < daemon_.sinks.size(); ++i) {
+    const SinkMetrics& sink = daemon_.sinks[i];
+    const Labels labels = {{"sink", std::to_string(i + 1)}, {"type", sink.type}};
+    const auto outcome = [&](const char* name, const Count& count) {
+      Labels with = labels;
+      with.push_back({"outcome", name});
+      alerts.add(std::move(with), load(count));
+    };
+    outcome("delivered", sink.delivered);
+    outcome("failed", sink.failed);
+    outcome("refused", sink.refused);
+    waiting.add(labels, load(sink.waiting));
+  }
+  std::move(alerts).append_to(out);
+  std::move(waiting).append_to(out);
+  out.push_back(duration_family(kCommits, daemon_.commit_seconds));
+  out.push_back(duration_family(kIngestLag, daemon_.ingest_lag));
 }
 
 std::string Collector::text() const {

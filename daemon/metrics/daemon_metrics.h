@@ -6,6 +6,8 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace gradwarden::metrics {
 
@@ -35,14 +37,29 @@ enum class Limit : std::uint8_t {
   kRuns,
   kMessageBytes,
   kQueueBytes,
+  kMemoryBytes,
   kMetricsRuns,
   kWatchers,
   kWatchQueue,
   kQueries
 };
-inline constexpr std::array<const char*, 8> kLimitNames = {
-    "grpc.max_streams", "ingest.max_runs",    "message_bytes",     "ingest.queue_bytes",
-    "metrics.max_runs", "query.max_watchers", "query.watch_queue", "query.max_waiting"};
+inline constexpr std::array<const char*, 9> kLimitNames = {
+    "grpc.max_streams",   "ingest.max_runs",     "message_bytes",
+    "ingest.queue_bytes", "ingest.memory_bytes", "metrics.max_runs",
+    "query.max_watchers", "query.watch_queue",   "query.max_waiting"};
+
+// Why somebody was refused.
+enum class Denial : std::uint8_t { kNoToken, kUnknownToken, kScope, kCertificate };
+inline constexpr std::array<const char*, 4> kDenialNames = {"no_token", "unknown_token", "scope",
+                                                            "certificate"};
+
+// Of one that alerts are sent to.
+struct SinkMetrics {
+  std::string type;
+  Count delivered{0}, refused{0};  // alerts
+  Count failed{0};                 // alerts in a message that was not taken and is sent again
+  Count waiting{0};                // a gauge: alerts that are due and not delivered
+};
 
 struct DaemonMetrics {
   Count received{0}, stored{0}, duplicate{0}, rejected{0}, late{0};
@@ -50,12 +67,24 @@ struct DaemonMetrics {
   // By gRPC status code.
   std::array<Count, 17> streams_refused{};
   Count queue_messages{0}, queue_bytes{0};  // gauges
+  // Gauges: memory charged to messages under way and to runs.
+  Count message_memory{0}, run_memory{0};
   std::array<Count, kLimitNames.size()> limited{};
   DurationHistogram commit_seconds;
+  DurationHistogram ingest_lag;  // from a message's arrival to its commit
   Count store_errors{0};
   std::atomic<bool> store_failing{false};
   Count watchers{0};  // a gauge
+  std::array<Count, kDenialNames.size()> requests_denied{};
+  std::vector<SinkMetrics> sinks;  // made before anybody counts or scrapes
+  Count reloads{0}, reload_failures{0};
+  Count store_bytes{0};     // a gauge
+  Count pruned_reports{0};  // deleted for their age or the size of the history
+  Count damaged_files{0};   // set aside at the start
+  Count recovered_reports{0}, unrecovered_rows{0};
+  std::atomic<std::int64_t> certificate_expires{0};  // Unix seconds; 0: no TLS
 
+  void denied(Denial reason) { count(requests_denied[static_cast<std::size_t>(reason)]); }
   void limit_acted(Limit limit) { count(limited[static_cast<std::size_t>(limit)]); }
 };
 

@@ -22,6 +22,19 @@ inline constexpr MetricName kSpikeThreshold = {
 inline constexpr MetricName kClipCoefficient = {
     "gradwarden_clip_coefficient",
     "Factor that the guard applied to the gradients of the last step."};
+inline constexpr MetricName kPostClipNorm = {
+    "gradwarden_post_clip_norm", "Gradient norm of the last step as the optimizer got it."};
+inline constexpr MetricName kNormRatio = {
+    "gradwarden_grad_norm_ratio",
+    "Steps by their gradient norm as a multiple of the rolling mean before them."};
+inline constexpr MetricName kGroupNorm = {
+    "gradwarden_group_norm",
+    "Gradient norm of a group of layers in the last step that has them; of many groups those whose "
+    "norm is least like its own average."};
+inline constexpr MetricName kRankNormRatio = {
+    "gradwarden_rank_norm_ratio",
+    "Norm of a rank's own gradient as a multiple of the median of the ranks; of ranks more than 3 "
+    "times above or below it, when last observed."};
 inline constexpr MetricName kLoss = {"gradwarden_loss", "Training loss of the last step."};
 inline constexpr MetricName kLearningRate = {"gradwarden_learning_rate",
                                              "Learning rate of the last step."};
@@ -52,8 +65,9 @@ inline constexpr MetricName kReplicaMismatches = {
     "Stretches of replicas declared identical that an audit found to differ."};
 inline constexpr MetricName kLastCheckpoint = {
     "gradwarden_last_checkpoint_step", "Highest step of a checkpoint that the run completed."};
-inline constexpr MetricName kEvents = {"gradwarden_events_total",
-                                       "Incidents found, by kind and severity at their begin."};
+inline constexpr MetricName kEvents = {
+    "gradwarden_events_total",
+    "Incidents found, by kind, severity and likely cause at their begin."};
 inline constexpr MetricName kEventOpen = {"gradwarden_event_open",
                                           "Incidents of a kind that have not ended."};
 inline constexpr MetricName kLastReport = {
@@ -93,6 +107,12 @@ inline constexpr MetricName kQueueMessages = {"gradwarden_ingest_queue_messages"
                                               "Messages received and not yet answered."};
 inline constexpr MetricName kQueueBytes = {"gradwarden_ingest_queue_bytes",
                                            "Bytes of messages received and not yet answered."};
+inline constexpr MetricName kMemory = {
+    "gradwarden_ingest_memory_bytes",
+    "Memory charged against ingest.memory_bytes, by what it is for: messages or runs."};
+inline constexpr MetricName kIngestLag = {
+    "gradwarden_ingest_lag_seconds",
+    "Time from the arrival of a message with new reports to their commit."};
 inline constexpr MetricName kLimited = {
     "gradwarden_limited_total", "How often a limit acted, by the name of its configuration key."};
 inline constexpr MetricName kCommits = {"gradwarden_store_commit_seconds",
@@ -102,7 +122,38 @@ inline constexpr MetricName kStoreErrors = {"gradwarden_store_errors_total",
 inline constexpr MetricName kStoreFailing = {"gradwarden_store_failing",
                                              "1 while the store cannot commit."};
 inline constexpr MetricName kWatchers = {"gradwarden_event_watchers", "Open streams of events."};
+inline constexpr MetricName kDenied = {"gradwarden_requests_denied_total",
+                                       "RPCs and HTTP requests refused for what their caller did "
+                                       "or did not show, by reason."};
+inline constexpr MetricName kReloads = {"gradwarden_reloads_total",
+                                        "Configurations read again on SIGHUP and taken over."};
+inline constexpr MetricName kStoreBytes = {"gradwarden_store_bytes",
+                                           "Bytes of the history in use."};
+inline constexpr MetricName kPruned = {
+    "gradwarden_store_pruned_reports_total",
+    "Reports deleted for their age or for the size of the history."};
+inline constexpr MetricName kDamagedFiles = {
+    "gradwarden_store_damaged_files_total",
+    "Damaged histories that were set aside when the daemon started."};
+inline constexpr MetricName kRecovered = {"gradwarden_store_recovered_reports_total",
+                                          "Reports recovered from a damaged history."};
+inline constexpr MetricName kUnrecovered = {
+    "gradwarden_store_unrecovered_rows_total",
+    "Rows of a damaged history that could not be recovered."};
+inline constexpr MetricName kReloadFailures = {
+    "gradwarden_reload_failures_total",
+    "Configurations, token files and certificates that were bad, so that the old ones stayed."};
+inline constexpr MetricName kCertificateExpires = {
+    "gradwarden_tls_certificate_expiry_timestamp_seconds",
+    "Unix time at which the daemon's certificate ceases to be valid."};
+inline constexpr MetricName kAlertMessages = {
+    "gradwarden_alert_messages_total",
+    "Alerts sent to a sink, by what became of them: delivered, failed and sent again, or refused."};
+inline constexpr MetricName kAlertsWaiting = {
+    "gradwarden_alerts_waiting", "Alerts that are due to a sink and that it has not taken."};
 inline constexpr MetricName kRunsExposed = {"gradwarden_runs", "Runs shown on this page."};
+inline constexpr MetricName kRunsOther = {
+    "gradwarden_runs_other", "Attempts in memory that metrics.max_runs left no place for."};
 
 }  // namespace gradwarden::metrics
 

@@ -4,7 +4,19 @@
 
 namespace gradwarden::metrics {
 
+void RatioHistogram::observe(double ratio) {
+  const auto* bound = std::lower_bound(kBounds.begin(), kBounds.end(), ratio);
+  ++buckets[static_cast<std::size_t>(bound - kBounds.begin())];
+  sum += ratio;
+}
+
+void RatioHistogram::add(const RatioHistogram& other) {
+  for (std::size_t i = 0; i < buckets.size(); ++i) buckets[i] += other.buckets[i];
+  sum += other.sum;
+}
+
 std::shared_ptr<RunMetrics> RunRegistry::acquire(const std::string& run, std::uint64_t now_ns) {
+  if (run == kOther) return other_;
   const std::lock_guard<std::mutex> lock(mutex_);
   const auto found = runs_.find(run);
   if (found != runs_.end()) {
@@ -12,7 +24,7 @@ std::shared_ptr<RunMetrics> RunRegistry::acquire(const std::string& run, std::ui
     return found->second.metrics;
   }
   if (runs_.size() >= max_runs_) remove_gone(now_ns);
-  if (runs_.size() >= max_runs_) return nullptr;
+  if (runs_.size() >= max_runs_) return other_;
   auto metrics = std::make_shared<RunMetrics>();
   runs_.emplace(run, Entry{metrics, now_ns});
   return metrics;
@@ -28,6 +40,8 @@ std::vector<std::pair<std::string, RunValues>> RunRegistry::collect(std::uint64_
   std::vector<std::pair<std::string, RunValues>> values;
   values.reserve(runs.size());
   for (const auto& [name, metrics] : runs) values.emplace_back(name, metrics->copy());
+  RunValues other = other_->copy();
+  if (other.steps != 0) values.emplace_back(kOther, std::move(other));
   return values;
 }
 

@@ -37,10 +37,14 @@ grpc::ServerUnaryReactor* answer(grpc::CallbackServerContext* call, ReaderPool& 
   return reactor;
 }
 
-grpc::ServerUnaryReactor* refuse(grpc::CallbackServerContext* call, const std::string& problem) {
+grpc::ServerUnaryReactor* refuse(grpc::CallbackServerContext* call, const grpc::Status& status) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
-  reactor->Finish({grpc::StatusCode::INVALID_ARGUMENT, problem});
+  reactor->Finish(status);
   return reactor;
+}
+
+grpc::ServerUnaryReactor* refuse(grpc::CallbackServerContext* call, const std::string& problem) {
+  return refuse(call, grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, problem));
 }
 
 // What is going on in the run, or in all if it is empty. Nothing in a run that is not known yet:
@@ -74,12 +78,35 @@ class RefusedStream final : public grpc::ServerWriteReactor<Message> {
 }  // namespace
 
 QueryService::QueryService(ReaderPool& readers, EventHub& events, metrics::DaemonMetrics& metrics,
-                           std::size_t max_watchers)
-    : readers_(readers), events_(events), metrics_(metrics), max_watchers_(max_watchers) {}
+                           std::size_t max_watchers, security::Access* access)
+    : readers_(readers),
+      events_(events),
+      metrics_(metrics),
+      max_watchers_(max_watchers),
+      access_(access) {}
+
+grpc::Status QueryService::admit(const grpc::CallbackServerContext& call, security::Pass* pass) {
+  if (access_ == nullptr) return grpc::Status::OK;
+  return access_->allow(call, security::Scope::kRead, pass);
+}
+
+void QueryService::end_unadmitted() {
+  if (access_ == nullptr) return;
+  std::vector<std::shared_ptr<WatchStream>> streams;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    streams.assign(watchers_.begin(), watchers_.end());
+  }
+  for (const auto& stream : streams) {
+    if (access_->still_allowed(stream->pass(), security::Scope::kRead)) continue;
+    stream->fail(absl::UnauthenticatedError("the token was withdrawn; watch with another one"));
+  }
+}
 
 grpc::ServerUnaryReactor* QueryService::ListRuns(grpc::CallbackServerContext* call,
                                                  const v1::ListRunsRequest*,
                                                  v1::ListRunsResponse* response) {
+  if (const grpc::Status status = admit(*call); !status.ok()) return refuse(call, status);
   return answer(call, readers_, metrics_, response,
                 [](store::StoreReader& reader) { return list_runs(reader); });
 }
@@ -87,6 +114,7 @@ grpc::ServerUnaryReactor* QueryService::ListRuns(grpc::CallbackServerContext* ca
 grpc::ServerUnaryReactor* QueryService::GetRun(grpc::CallbackServerContext* call,
                                                const v1::GetRunRequest* request,
                                                v1::GetRunResponse* response) {
+  if (const grpc::Status status = admit(*call); !status.ok()) return refuse(call, status);
   if (Problem problem = check_run_name(request->run())) return refuse(call, *problem);
   return answer(call, readers_, metrics_, response,
                 [request](store::StoreReader& reader) { return get_run(reader, request->run()); });
@@ -95,6 +123,7 @@ grpc::ServerUnaryReactor* QueryService::GetRun(grpc::CallbackServerContext* call
 grpc::ServerUnaryReactor* QueryService::ListEvents(grpc::CallbackServerContext* call,
                                                    const v1::ListEventsRequest* request,
                                                    v1::ListEventsResponse* response) {
+  if (const grpc::Status status = admit(*call); !status.ok()) return refuse(call, status);
   if (!request->run().empty()) {
     if (Problem problem = check_run_name(request->run())) return refuse(call, *problem);
   }
@@ -105,13 +134,17 @@ grpc::ServerUnaryReactor* QueryService::ListEvents(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* QueryService::GetFlight(grpc::CallbackServerContext* call,
                                                   const v1::GetFlightRequest* request,
                                                   v1::GetFlightResponse* response) {
+  if (const grpc::Status status = admit(*call); !status.ok()) return refuse(call, status);
   if (Problem problem = check_get_flight(*request)) return refuse(call, *problem);
   return answer(call, readers_, metrics_, response,
                 [request](store::StoreReader& reader) { return get_flight(reader, *request); });
 }
 
 grpc::ServerWriteReactor<v1::HistoryChunk>* QueryService::StreamHistory(
-    grpc::CallbackServerContext*, const v1::StreamHistoryRequest* request) {
+    grpc::CallbackServerContext* call, const v1::StreamHistoryRequest* request) {
+  if (const grpc::Status status = admit(*call); !status.ok()) {
+    return new RefusedStream<v1::HistoryChunk>(status);
+  }
   if (Problem problem = check_stream_history(*request)) {
     return new RefusedStream<v1::HistoryChunk>({grpc::StatusCode::INVALID_ARGUMENT, *problem});
   }
@@ -119,13 +152,17 @@ grpc::ServerWriteReactor<v1::HistoryChunk>* QueryService::StreamHistory(
 }
 
 grpc::ServerWriteReactor<v1::Event>* QueryService::WatchEvents(
-    grpc::CallbackServerContext*, const v1::WatchEventsRequest* request) {
+    grpc::CallbackServerContext* call, const v1::WatchEventsRequest* request) {
+  security::Pass pass;
+  if (const grpc::Status status = admit(*call, &pass); !status.ok()) {
+    return new RefusedStream<v1::Event>(status);
+  }
   if (!request->run().empty()) {
     if (Problem problem = check_run_name(request->run())) {
       return new RefusedStream<v1::Event>({grpc::StatusCode::INVALID_ARGUMENT, *problem});
     }
   }
-  auto stream = std::make_shared<WatchStream>(*this, events_, metrics_);
+  auto stream = std::make_shared<WatchStream>(*this, events_, metrics_, pass);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (draining_) {

@@ -16,6 +16,7 @@
 #include "daemon/metrics/daemon_metrics.h"
 #include "daemon/query/event_hub.h"
 #include "daemon/query/reader_pool.h"
+#include "daemon/security/access.h"
 #include "gradwarden/v1/query.grpc.pb.h"
 
 namespace gradwarden::query {
@@ -24,8 +25,9 @@ class WatchStream;
 
 class QueryService final : public v1::QueryService::CallbackService {
  public:
+  // `access` null: nobody is asked for a token.
   QueryService(ReaderPool& readers, EventHub& events, metrics::DaemonMetrics& metrics,
-               std::size_t max_watchers);
+               std::size_t max_watchers, security::Access* access = nullptr);
 
   grpc::ServerUnaryReactor* ListRuns(grpc::CallbackServerContext* call,
                                      const v1::ListRunsRequest* request,
@@ -47,15 +49,22 @@ class QueryService final : public v1::QueryService::CallbackService {
   // Ends all streams of events, also those to come, and waits until they are gone or the deadline.
   void drain(std::chrono::steady_clock::time_point deadline);
 
+  // Ends the streams whose token is no longer good. To be called when the tokens have changed.
+  void end_unadmitted();
+
   // ---- for WatchStream ----
   bool draining() const { return draining_.load(); }
   void watch_ended(const std::shared_ptr<WatchStream>& stream);
 
  private:
+  // Every call begins here; OK if the caller may read.
+  grpc::Status admit(const grpc::CallbackServerContext& call, security::Pass* pass = nullptr);
+
   ReaderPool& readers_;
   EventHub& events_;
   metrics::DaemonMetrics& metrics_;
   const std::size_t max_watchers_;
+  security::Access* const access_;
   std::atomic<bool> draining_{false};
   std::mutex mutex_;
   std::condition_variable ended_;

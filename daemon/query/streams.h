@@ -13,6 +13,7 @@
 #include "daemon/query/event_hub.h"
 #include "daemon/query/history_cursor.h"
 #include "daemon/query/reader_pool.h"
+#include "daemon/security/access.h"
 #include "gradwarden/v1/query.grpc.pb.h"
 
 namespace gradwarden::query {
@@ -45,9 +46,12 @@ class HistoryStream final : public grpc::ServerWriteReactor<v1::HistoryChunk> {
 class WatchStream final : public grpc::ServerWriteReactor<v1::Event>,
                           public std::enable_shared_from_this<WatchStream> {
  public:
-  WatchStream(QueryService& service, EventHub& hub, metrics::DaemonMetrics& metrics)
-      : service_(service), hub_(hub), metrics_(metrics) {}
+  WatchStream(QueryService& service, EventHub& hub, metrics::DaemonMetrics& metrics,
+              const security::Pass& pass)
+      : service_(service), hub_(hub), metrics_(metrics), pass_(pass) {}
 
+  // What the client showed when it came.
+  const security::Pass& pass() const { return pass_; }
   // Begins to watch; events are held back until open_events() was called, once.
   void watch(const std::string& run);
   void open_events(std::deque<v1::Event> open);
@@ -64,6 +68,7 @@ class WatchStream final : public grpc::ServerWriteReactor<v1::Event>,
   QueryService& service_;
   EventHub& hub_;
   metrics::DaemonMetrics& metrics_;
+  const security::Pass pass_;
   EventHub::Id id_ = 0;
   v1::Event event_;  // being written
 

@@ -16,12 +16,12 @@ CommitWriter::CommitWriter(Store& store, CommitWriterOptions options, CommitObse
 
 CommitWriter::~CommitWriter() { stop(Clock::now()); }
 
-void CommitWriter::submit(std::unique_ptr<CommitItem> item, Done done) {
+void CommitWriter::submit(std::unique_ptr<CommitItem> item, Done done, Done delayed) {
   queued_.fetch_add(1, std::memory_order_relaxed);
   bool wake = false;
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    queue_.push_back({std::move(item), std::move(done)});
+    queue_.push_back({std::move(item), std::move(done), std::move(delayed)});
     wake = queue_.size() == 1 || queue_.size() == options_.max_group_items;
   }
   if (wake) wake_.notify_one();
@@ -44,10 +44,14 @@ bool CommitWriter::stop(Clock::time_point deadline) {
 bool CommitWriter::take_group(std::vector<Entry>& group) {
   std::unique_lock<std::mutex> lock(mutex_);
   wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-  wake_.wait_until(lock, last_begin_ + options_.pace,
-                   [this] { return stopping_ || queue_.size() >= options_.max_group_items; });
+  // Who was alone has nobody to wait for.
+  if (last_group_ > 1) {
+    wake_.wait_until(lock, last_begin_ + options_.pace,
+                     [this] { return stopping_ || queue_.size() >= options_.max_group_items; });
+  }
   if (queue_.empty()) return false;
   last_begin_ = Clock::now();
+  last_group_ = std::min(queue_.size(), options_.max_group_items);
   if (queue_.size() <= options_.max_group_items) {
     group.swap(queue_);
     return true;
@@ -73,7 +77,7 @@ void CommitWriter::run() {
   }
 }
 
-bool CommitWriter::commit_group(const std::vector<Entry>& group) {
+bool CommitWriter::commit_group(std::vector<Entry>& group) {
   std::vector<const CommitItem*> items;
   for (const Entry& entry : group) {
     if (entry.item != nullptr) items.push_back(entry.item.get());
@@ -90,8 +94,25 @@ bool CommitWriter::commit_group(const std::vector<Entry>& group) {
     }
     failing_ = true;
     observer_.on_failure(status);
+    tell_of_delay(group);
     if (!wait_for_retry()) return false;
   }
+}
+
+// Those in the group that failed, and those that wait behind it, in their order.
+void CommitWriter::tell_of_delay(std::vector<Entry>& group) {
+  std::vector<Done> calls;
+  const auto take = [&calls](std::vector<Entry>& entries) {
+    for (Entry& entry : entries) {
+      if (entry.delayed) calls.push_back(std::exchange(entry.delayed, nullptr));
+    }
+  };
+  take(group);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    take(queue_);
+  }
+  for (const Done& call : calls) call();
 }
 
 bool CommitWriter::wait_for_retry() {

@@ -3,8 +3,8 @@
 //
 // A commit that fails is logged, counted and tried again with the same items until it succeeds:
 // nothing is acknowledged meanwhile, nothing is lost from memory, and what stands behind it keeps
-// its place. The queue is bounded by its producers, who wait for completions before they take in
-// more.
+// its place. Who must not wait that long is told of the delay. The queue is bounded by its
+// producers, who wait for completions before they take in more.
 //
 // submit() may be called from any thread. Completions run on the writer's thread and must not
 // block.
@@ -29,8 +29,8 @@ namespace gradwarden::store {
 struct CommitWriterOptions {
   std::size_t max_group_items = 512;
   // Under load, commits begin at least so far apart (unless a whole group waits): a few large
-  // groups cost much less than many small ones. What comes when the writer is idle is committed at
-  // once.
+  // groups cost much less than many small ones. What comes when the writer is idle, or comes one at
+  // a time, is committed at once.
   std::chrono::microseconds pace{2000};
   std::chrono::milliseconds retry_interval{500};
 };
@@ -52,8 +52,9 @@ class CommitWriter {
   CommitWriter& operator=(const CommitWriter&) = delete;
 
   // After the item is committed, `done` runs. An item may be empty: then `done` is a barrier behind
-  // all that was submitted before.
-  void submit(std::unique_ptr<CommitItem> item, Done done);
+  // all that was submitted before. While the store fails, `delayed` runs before that, once: for
+  // what must happen also when nothing can be stored.
+  void submit(std::unique_ptr<CommitItem> item, Done done, Done delayed = nullptr);
 
   std::size_t queued() const;
   // The last commit failed and is being tried again.
@@ -67,11 +68,13 @@ class CommitWriter {
   struct Entry {
     std::unique_ptr<CommitItem> item;
     Done done;
+    Done delayed;
   };
 
   void run();
   bool take_group(std::vector<Entry>& group);
-  bool commit_group(const std::vector<Entry>& group);
+  bool commit_group(std::vector<Entry>& group);
+  void tell_of_delay(std::vector<Entry>& group);
   bool wait_for_retry();
 
   Store& store_;
@@ -84,6 +87,7 @@ class CommitWriter {
   bool stopping_ = false;                               // guarded by mutex_
   std::chrono::steady_clock::time_point deadline_{};    // guarded by mutex_
   std::chrono::steady_clock::time_point last_begin_{};  // of a commit; the thread's own
+  std::size_t last_group_ = 0;                          // items in it; the thread's own
   std::atomic<std::size_t> queued_{0};
   std::atomic<bool> failing_{false};
   bool gave_up_ = false;  // written by the thread, read after join

@@ -87,6 +87,19 @@ CREATE UNIQUE INDEX flights_by_sequence ON flights(attempt_id, rank, sequence);
 CREATE INDEX flights_by_step ON flights(attempt_id, step, rank);
 )sql";
 
+// What version 3 added, for retention. The time at which the segments up to an id were there, noted
+// now and then; and of each rank the last sequence that was stored and deleted since.
+constexpr char kTablesOfVersion3[] = R"sql(
+CREATE TABLE segment_times(
+  segment_id INTEGER PRIMARY KEY,
+  time_ns INTEGER NOT NULL);
+CREATE TABLE expired(
+  attempt_id INTEGER NOT NULL,
+  rank INTEGER NOT NULL,
+  last_sequence INTEGER NOT NULL,
+  PRIMARY KEY(attempt_id, rank)) WITHOUT ROWID;
+)sql";
+
 // `tables` begins no transaction. All of it or nothing.
 absl::Status write_schema(Connection& connection, const std::string& tables) {
   absl::Status status = connection.execute("BEGIN IMMEDIATE;" + tables);
@@ -108,7 +121,10 @@ absl::Status prepare_schema(Connection& connection, const std::string& path) {
                                "); move it aside to start with an empty history");
   }
   if (*version == kSchemaVersion) return absl::OkStatus();
-  if (*version == 1) return write_schema(connection, kTablesOfVersion2);
+  if (*version == 1) {
+    return write_schema(connection, std::string(kTablesOfVersion2) + kTablesOfVersion3);
+  }
+  if (*version == 2) return write_schema(connection, kTablesOfVersion3);
   if (*version > kSchemaVersion) {
     return absl::UnimplementedError(path + " is of format version " + std::to_string(*version) +
                                     ", this gradwardend reads up to " +
@@ -122,7 +138,7 @@ absl::Status prepare_schema(Connection& connection, const std::string& path) {
                                " is no gradwarden history file; move it aside to start with an "
                                "empty history");
   }
-  return write_schema(connection, std::string(kTables) + kTablesOfVersion2);
+  return write_schema(connection, std::string(kTables) + kTablesOfVersion2 + kTablesOfVersion3);
 }
 
 }  // namespace gradwarden::store

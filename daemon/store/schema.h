@@ -9,7 +9,7 @@
 
 namespace gradwarden::store {
 
-inline constexpr int kSchemaVersion = 2;
+inline constexpr int kSchemaVersion = 3;
 inline constexpr char kHistoryFile[] = "history.sqlite";
 
 // Creates the tables in a new file, adds what is new to one of an older version, keeping all that

@@ -147,9 +147,11 @@ absl::StatusOr<std::optional<Attempt>> SqliteReader::attempt(std::int64_t run_id
 
 absl::StatusOr<std::vector<Range>> SqliteReader::stored_sequences(std::int64_t attempt_id,
                                                                   std::uint32_t rank) {
+  // What retention deleted was stored too; so far back everything counts as that.
   static constexpr char kSql[] =
-      "SELECT first_sequence, last_sequence FROM segments WHERE attempt_id = ? AND rank = ?"
-      " ORDER BY first_sequence";
+      "SELECT 1, last_sequence FROM expired WHERE attempt_id = ?1 AND rank = ?2 UNION ALL"
+      " SELECT first_sequence, last_sequence FROM segments WHERE attempt_id = ?1 AND rank = ?2"
+      " ORDER BY 1";
   const absl::StatusOr<Statement*> query = statement(kSql);
   if (!query.ok()) return query.status();
   (*query)->bind(1, attempt_id);

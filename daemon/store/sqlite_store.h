@@ -33,6 +33,7 @@ class SqliteStore final : public Store {
 
   absl::Status commit(const std::vector<const CommitItem*>& items) override;
   absl::StatusOr<std::unique_ptr<StoreReader>> open_reader() override;
+  const std::string& path() const { return path_; }
 
  private:
   // (attempt, level, bucket)

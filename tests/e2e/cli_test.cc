@@ -157,6 +157,11 @@ TEST_F(Cli, EachMistakeGetsOneLineAndItsExitCode) {
       {"watch --count=-1", 2, "--count is \"-1\""},
       {"export demo --format xml", 2, "--format is \"xml\"; allowed: csv, jsonl"},
       {"export demo --first-step 9 --last-step 3", 2, "--first-step is 9"},
+      {"replay ./nofile", 1, "./nofile: No such file"},
+      {"replay /etc/passwd", 1, "no loss or grad norm found"},
+      {"replay /etc", 1, "/etc: is a folder"},
+      {"replay /etc/passwd --column depth=x", 2, "--column is \"depth=x\"; allowed: FIELD=NAME"},
+      {"replay /etc/passwd --clip 0", 2, "--clip"},
       {"runs --daemon nowhere", 2, "is \"nowhere\"; allowed: host:port"},
       {"runs --daemon 127.0.0.1:1", 3, "no answer from 127.0.0.1:1 (Connection refused)"},
       {"--daemon 127.0.0.1:1 runs", 3, "no answer from 127.0.0.1:1"},
@@ -171,6 +176,23 @@ TEST_F(Cli, EachMistakeGetsOneLineAndItsExitCode) {
   }
 }
 
+TEST_F(Cli, ReplayReadsALogWithoutADaemon) {
+  std::string text;
+  const std::string write =
+      "awk 'BEGIN{print \"step,loss,grad_norm\"; for(i=0;i<300;i++) print i \",\" 3+i%5/100 "
+      "\",\" (i==200?30:1)}' > $PWD/replayed.csv; ";
+  const std::string replay = "GRADWARDEN_DAEMON=127.0.0.1:1 $G replay $PWD/replayed.csv ";
+  EXPECT_EQ(shell(write + replay +
+                      "--json --html $PWD/replayed.html; grep -q '</html>' $PWD/replayed.html && "
+                      "rm $PWD/replayed.html $PWD/replayed.csv",
+                  &text),
+            0);
+  const nlohmann::json json = nlohmann::json::parse(text);
+  ASSERT_EQ(json["events"].size(), 1u);
+  EXPECT_EQ(json["events"][0]["peak_step"], 200);
+  EXPECT_EQ(json["events"][0]["severity"], "warning");
+}
+
 TEST_F(Cli, TheDaemonIsTakenFromTheEnvironmentUnlessAFlagNamesOne) {
   std::string text;
   EXPECT_EQ(shell("GRADWARDEN_DAEMON=127.0.0.1:1 $G runs", &text), 3);
@@ -180,7 +202,7 @@ TEST_F(Cli, TheDaemonIsTakenFromTheEnvironmentUnlessAFlagNamesOne) {
 }
 
 TEST_F(Cli, EveryCommandHasHelpWithExamplesAndExitCodes) {
-  for (const std::string name : {"", "runs", "show", "watch", "export"}) {
+  for (const std::string name : {"", "runs", "show", "watch", "export", "replay"}) {
     std::string text;
     EXPECT_EQ(command(name + " --help", &text), 0);
     EXPECT_THAT(text, AllOf(HasSubstr("Examples:\n  gradwarden"), HasSubstr("Exit codes: 0 done"),

@@ -179,6 +179,11 @@ bool DaemonProcess::ended(int* code) {
   return true;
 }
 
+std::optional<int> DaemonProcess::poll_end() {
+  int code = 0;
+  return ended(&code) ? std::optional<int>(code) : std::nullopt;
+}
+
 int DaemonProcess::wait(std::chrono::seconds limit) {
   const auto deadline = steady_clock::now() + limit;
   int code = 0;

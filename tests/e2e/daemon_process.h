@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #include <chrono>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -69,6 +70,8 @@ class DaemonProcess {
   void kill();       // SIGKILL, and waits
   // Waits for the end; the exit code, or 128 + signal.
   int wait(std::chrono::seconds limit = std::chrono::seconds(30));
+  // The same without waiting; nothing while it runs.
+  std::optional<int> poll_end();
 
  private:
   void spawn(const Options& options);

@@ -6,10 +6,12 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gradwarden/v1/ingest.grpc.pb.h"
@@ -52,9 +54,13 @@ inline v1::ReportBatch make_batch(std::uint64_t first_sequence, std::uint64_t la
 class IngestClient {
  public:
   explicit IngestClient(const std::string& address)
-      : channel_(grpc::CreateChannel(address, grpc::InsecureChannelCredentials())),
-        stub_(v1::IngestService::NewStub(channel_)) {
-    context_.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+      : IngestClient(grpc::CreateChannel(address, grpc::InsecureChannelCredentials())) {}
+  // With a token, if it is not empty.
+  explicit IngestClient(std::shared_ptr<grpc::Channel> channel, const std::string& token = "",
+                        std::chrono::seconds deadline = std::chrono::seconds(60))
+      : channel_(std::move(channel)), stub_(v1::IngestService::NewStub(channel_)) {
+    if (!token.empty()) context_.AddMetadata("authorization", "Bearer " + token);
+    context_.set_deadline(std::chrono::system_clock::now() + deadline);
     stream_ = stub_->Ingest(&context_);
   }
 
@@ -99,6 +105,7 @@ class IngestClient {
     for (const auto& range : response.acknowledgement().stored()) {
       for (std::uint64_t s = range.first(); s <= range.last(); ++s) acknowledged.insert(s);
     }
+    delayed = delayed || response.has_retry_delay();
     for (const auto& one : response.acknowledgement().rejected()) {
       rejected.push_back(one);
     }
@@ -114,6 +121,7 @@ class IngestClient {
 
   std::set<std::uint64_t> acknowledged;
   std::vector<v1::Rejection> rejected;
+  bool delayed = false;  // an answer asked to wait
 
  private:
   std::shared_ptr<grpc::Channel> channel_;

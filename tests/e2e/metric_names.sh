@@ -12,7 +12,7 @@ failed=0
 # Names of targets and programs share the prefix; metrics stand in backquotes in the README and bare in queries.
 named=$(grep -ohE '`gradwarden_[a-z0-9_]+(\{[^`]*\})?`' README.md | tr -d '`' | sed 's/{.*//' | sort -u)
 if [[ -d deploy/prometheus || -d deploy/grafana ]]; then
-  named+=$'\n'$(grep -rohE '\bgradwarden_[a-z0-9_]+' deploy/prometheus deploy/grafana 2>/dev/null | sort -u || true)
+  named+=$'\n'$(grep -rohP '(?<![:\w])gradwarden_[a-z0-9_]+(?![:\w])' deploy/prometheus deploy/grafana 2>/dev/null | sort -u || true)
 fi
 for name in $named; do
   base=${name%_bucket}; base=${base%_sum}; base=${base%_count}

@@ -10,18 +10,15 @@
 
 #include "tests/e2e/daemon_process.h"
 #include "tests/e2e/ingest_client.h"
+#include "tests/full_length.h"
 
 namespace gradwarden::testing {
 namespace {
 
-// GRADWARDEN_KILL_REPORTS and GRADWARDEN_KILL_ROUNDS make it longer.
-std::uint64_t setting(const char* name, std::uint64_t otherwise) {
-  const char* text = std::getenv(name);
-  return text != nullptr ? std::strtoull(text, nullptr, 10) : otherwise;
-}
-
 std::uint64_t seed() {
-  const std::uint64_t seed = setting("GRADWARDEN_SEED", std::random_device{}());
+  const char* const text = std::getenv("GRADWARDEN_SEED");
+  const std::uint64_t seed =
+      text != nullptr ? std::strtoull(text, nullptr, 10) : std::random_device{}();
   std::cout << "seed " << seed << " (set GRADWARDEN_SEED to repeat)\n";
   return seed;
 }
@@ -80,8 +77,8 @@ void live_and_be_killed(const std::string& folder, std::uint64_t total, std::mt1
 }
 
 TEST(KillDaemon, LosesNoAcknowledgedReportAndCountsNoneTwice) {
-  const std::uint64_t total = setting("GRADWARDEN_KILL_REPORTS", 20000);
-  const std::uint64_t kills = setting("GRADWARDEN_KILL_ROUNDS", 10);
+  const std::uint64_t total = full_or(100'000, 20'000);
+  const std::uint64_t kills = full_or(100, 10);
   std::mt19937_64 random(seed());
   const TemporaryFolder folder;
   Ledger ledger;

@@ -1,5 +1,6 @@
 """The examples do what they say: each is run as its first lines tell."""
 
+import json
 import os
 import pathlib
 import re
@@ -14,11 +15,11 @@ from gradwarden._intercept import Intercepted
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "client" / "python" / "examples"
 
 
-def run(name, ranks=0):
+def run(name, *arguments, ranks=0):
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     ended = subprocess.run(
-        [sys.executable, "-B", *launcher, str(EXAMPLES / name)], capture_output=True, text=True, timeout=200, env=environment
+        [sys.executable, "-B", *launcher, str(EXAMPLES / name), *arguments], capture_output=True, text=True, timeout=200, env=environment
     )
     if ended.returncode != 0:
         raise AssertionError(f"{name} ended with {ended.returncode}: {ended.stdout}{ended.stderr}")
@@ -36,6 +37,13 @@ class ExamplesTest(unittest.TestCase):
 
     def test_four_fsdp2_ranks_skip_a_spike_by_the_norm_of_the_whole_model(self):
         self.assertEqual(run("fsdp2.py", ranks=4), "skipped [(30, 'rolling_mean')]")
+
+    def test_a_gpt_on_four_ranks_skips_each_fault_in_its_step_and_learns(self):
+        result = json.loads(run("gpt_faults.py", "--steps", "120", "--text", str(EXAMPLES / "gpt_faults.py"), ranks=4))
+        skipped = result["skipped"]
+        self.assertEqual(skipped[:2], [[40, "rolling_mean", []], [60, "non_finite", [1]]])
+        self.assertTrue(all(step > 80 for step, _, _ in skipped[2:]), skipped)  # after the rate that was wrong
+        self.assertLess(result["held_out_loss"], 4.5)  # 5.5 at first
 
 
 class InterceptTest(unittest.TestCase):

@@ -163,7 +163,7 @@ class CallbackTest(unittest.TestCase):
 
     def test_the_example_runs_alone_and_as_two_processes(self):
         for ranks in (0, 2):
-            self.assertRegex(test_examples.run("hugging_face.py", ranks), "guarded (40|20) steps")
+            self.assertRegex(test_examples.run("hugging_face.py", ranks=ranks), "guarded (40|20) steps")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,27 @@ TEST(Delivery, RankZeroSaysOnceAndAtOnceThatTheDaemonIsAway) {
   EXPECT_THAT(rank0.said, ElementsAre(StartsWith("cannot reach 127.0.0.1:1 (")));
 }
 
+TEST(Delivery, AConnectionThatComesAndGoesIsNewsOnceInAWhile) {
+  test::FakeDaemon daemon;
+  daemon.end_after_batches = 1;
+  Speaker rank0(daemon.address(), 0);
+  const DeliveryCounters& counters = rank0.delivery().counters();
+  const auto breaks = [&] {
+    const std::uint64_t acknowledged = counters.acknowledged;
+    rank0.delivery().add(v1::Report());
+    if (!rank0.until([&] { return counters.acknowledged > acknowledged; }, milliseconds(1))) {
+      return false;
+    }
+    rank0.delivery().add(v1::Report());
+    return rank0.fails_after(milliseconds(0));
+  };
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(breaks());
+  EXPECT_THAT(rank0.said, ElementsAre(StartsWith("lost the connection to")));
+  rank0.now += minutes(2);
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(breaks());
+  EXPECT_EQ(rank0.said.size(), 2U);
+}
+
 TEST(Delivery, AnotherRankIsQuietUntilItsTroubleHasLastedAndThenSpeaksOnce) {
   Speaker rank2(kNobody, 2);
   ASSERT_TRUE(rank2.fails_after(minutes(0)));

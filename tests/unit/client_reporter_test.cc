@@ -1,4 +1,5 @@
 #include <gtest/gtest.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 #include "tests/unit/allocation_counter.h"
 #include "tests/unit/fake_daemon.h"
 #include "tests/unit/reporter_fixture.h"
+#include "tests/unit/system_calls.h"
 
 namespace gradwarden {
 namespace {
@@ -57,6 +59,28 @@ TEST(Reporter, SubmitAllocatesNothing) {
   const std::uint64_t before = test::allocations();
   for (int i = 0; i < 1000; ++i) reporter.submit(record);
   EXPECT_EQ(test::allocations(), before);
+}
+
+// While the thread of the reporter drains the ring and sends, and while nobody takes what is sent.
+TEST(Reporter, SubmitMakesNoSystemCall) {
+  if (!test::SystemCalls::can_be_seen()) GTEST_SKIP() << "no syscall user dispatch here";
+  EXPECT_EQ(test::SystemCalls::first_in([] { (void)getppid(); }), SYS_getppid) << "it sees them";
+  FakeDaemon daemon;
+  for (const std::string& address : {daemon.address(), std::string("127.0.0.1:1")}) {
+    SingleRank ranks;
+    ReporterOptions options = options_for(address);
+    options.ring_bytes = 256 << 10;  // runs full on the way
+    options.close_timeout = milliseconds(100);
+    Reporter reporter(options, ranks);
+    reporter.begin(shape_of());
+    const StepRecord record = record_of(1);
+    reporter.submit(record);
+    const long call = test::SystemCalls::first_in([&] {
+      for (int i = 0; i < 20'000; ++i) reporter.submit(record);
+    });
+    EXPECT_EQ(call, -1) << address;
+    EXPECT_EQ(reporter.statistics().submitted, 20'001U);
+  }
 }
 
 TEST(Reporter, SendsAgainWhatABrokenStreamLeftUnacknowledged) {
@@ -295,7 +319,7 @@ TEST(Reporter, AForkedChildNeitherSendsNorHangsNorCrashes) {
   reporter->begin(shape_of());
   reporter->submit(record_of(1));
   ASSERT_TRUE(eventually([&] { return daemon.stored().size() == 1; }));
-  for (int i = 0; i < 20; ++i) {
+  for (int i = 0; i < 100; ++i) {
     const pid_t child = fork();
     ASSERT_GE(child, 0);
     if (child == 0) {

@@ -37,6 +37,22 @@ TEST(ByteRing, GivesRecordsOfAnySizeBackInOrder) {
   EXPECT_TRUE(ring.empty());
 }
 
+TEST(ByteRing, AReaderThatTakesWhatWasThereEndsThoughMoreComesMeanwhile) {
+  ByteRing ring(1024);
+  const std::vector<unsigned char> record(100, 7);
+  while (push(ring, record)) {
+  }
+  const std::uint64_t end = ring.end();
+  int taken = 0;
+  for (; !ring.reached(end); ++taken) {
+    ASSERT_LT(taken, 100);
+    EXPECT_EQ(pop(ring), record);
+    EXPECT_TRUE(push(ring, record));
+  }
+  EXPECT_EQ(taken, 1024 / 112);  // 104 rounded up and a word for the size
+  EXPECT_FALSE(ring.empty());
+}
+
 TEST(ByteRing, RefusesWhatDoesNotFitAndKeepsWhatItHolds) {
   ByteRing ring(256);
   EXPECT_FALSE(push(ring, std::vector<unsigned char>(300, 1)));

@@ -72,19 +72,20 @@ void drive(RunWorker& worker, const std::string& run) {
   hello.mutable_hello()->set_run(run);
   hello.mutable_hello()->set_attempt("a1");
   hello.mutable_hello()->set_world_size(1);
+  const auto line = std::make_shared<RunLine>();
   const std::shared_ptr<FakeSession> sessions[] = {std::make_shared<FakeSession>(),
                                                    std::make_shared<FakeSession>()};
   for (const auto& session : sessions) {
-    worker.submit({Inbound::Kind::kRequest, session, hello.SerializeAsString()});
+    worker.submit(line, {Inbound::Kind::kRequest, session, hello.SerializeAsString()});
     for (std::uint64_t i = 0; i < kBatches; ++i) {
       worker.submit(
-          {Inbound::Kind::kBatch, session, make_batch(1 + i * kBatch).SerializeAsString()});
+          line, {Inbound::Kind::kBatch, session, make_batch(1 + i * kBatch).SerializeAsString()});
     }
   }
   for (const auto& session : sessions) {
     session->wait_for(1 + kBatches);
     EXPECT_EQ(session->acknowledged(), kBatches * kBatch);
-    worker.submit({Inbound::Kind::kClosed, session, {}});
+    worker.submit(line, {Inbound::Kind::kClosed, session, {}});
   }
 }
 
@@ -101,7 +102,8 @@ TEST(DaemonConcurrency, AllThreadsTogetherCountEachReportOnceAndShowConsistentPa
     const metrics::Collector collector(counters, runs, "1", [] { return std::uint64_t{1000}; });
     query::EventHub hub(10000);
     store::CommitWriter writer(*store, {}, {});
-    IngestContext context{.options = {},
+    const IngestOptions options;
+    IngestContext context{.options = options,
                           .version = "1",
                           .store = *store,
                           .writer = writer,

@@ -48,8 +48,10 @@ TEST(Config, TheExampleIsValidAndSaysTheDefaults) {
 }
 
 TEST(Config, AnUnknownKeyNamesLineAndWhatIsAllowed) {
-  EXPECT_EQ(problem("data_dir: x\nstore:\n  durabilty: power\n"),
-            "c.yaml:3: store.durabilty: an unknown key, allowed is durability");
+  EXPECT_EQ(
+      problem("data_dir: x\nstore:\n  durabilty: power\n"),
+      "c.yaml:3: store.durabilty: an unknown key, allowed is durability, max_age_days, max_bytes, "
+      "protect_seconds, prune_seconds");
   EXPECT_THAT(problem("stor: 1\n"), HasSubstr("c.yaml:1: stor: an unknown key, allowed is"));
 }
 

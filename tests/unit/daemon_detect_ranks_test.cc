@@ -8,8 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "daemon/detect/calibrated_detector.h"
 #include "daemon/detect/default_detector.h"
 #include "daemon/detect/kinds.h"
+#include "daemon/detect/state_bytes.h"
 
 namespace gradwarden::detect {
 namespace {
@@ -131,7 +133,7 @@ TEST_F(Ranks, OneRankFarFromAllOthersInTwoStepsIsAWarning) {
   EXPECT_EQ(incident.flagged_steps, 2u);
   EXPECT_NEAR(incident.value, 6 / std::sqrt(1.1), 1e-12);
   EXPECT_NEAR(incident.baseline, std::sqrt(1.1), 1e-12);
-  norms(10, {1, 1.1, 0.9, 1});
+  norms(20, {1, 1.1, 0.9, 1});
   ASSERT_EQ(of(Change::kEnd).size(), 1u);
   EXPECT_EQ(of(Change::kEnd)[0].last_step, 22u);
 }
@@ -185,28 +187,49 @@ TEST_F(Ranks, ASuspectIsRememberedOverARestartOfTheDaemon) {
   EXPECT_EQ(of(Change::kBegin)[0].start_step, 1u);
 }
 
-// The state of version 1 had neither rule; its incidents named no ranks. What follows the spike
-// detector's open incident: two trackers and a count of the non-finite detector, then what is new.
-TEST_F(Ranks, StateOfTheVersionBeforeTheseRulesIsTakenOver) {
+// The state of version 1 had neither rule, and its incidents named no ranks; version 2 had no
+// calibrated signals, and its incidents named no rule and no joined signal. What follows the spike
+// detector's open incident: the calibrated signals, two trackers and a count of the non-finite
+// detector, then replicas and outlier.
+TEST_F(Ranks, StateOfTheVersionsBeforeIsTakenOver) {
   DefaultDetector before({});
+  CalibratedDetector signals;
   std::vector<Finding> findings;
   for (std::uint64_t i = 1; i <= 50; ++i) {
-    ASSERT_TRUE(before.observe({.step = i, .grad_norm = i == 50 ? 9.0 : 1.0}, findings));
+    const Step step{.step = i, .grad_norm = i == 50 ? 9.0 : 1.0};
+    ASSERT_TRUE(before.observe(step, findings));
+    signals.observe(step);
   }
   std::string bytes;
   before.save(bytes);
+  std::string calibrated;
+  StateWriter writer(calibrated);
+  signals.save(writer);
+  // What version 4 added has no incident of its own here.
+  std::string newest;
+  StateWriter tail(newest);
+  GroupNorms().save(tail);
+  RuleSet({}).save(tail);
+  StallDetector({}).save(tail);
+  bytes.resize(bytes.size() - newest.size());
   constexpr std::size_t kTracker = sizeof(std::uint32_t) + 1;
-  constexpr std::size_t kNew = 2 * kTracker + 1 + 4 + 8 + 8 + kTracker;
+  constexpr std::size_t kRanks = 2 * kTracker + 1 + 4 + 8 + 8 + kTracker;
   constexpr std::size_t kNonFinite = 2 * kTracker + 4;
   constexpr std::size_t kRanksOfIncident = 8 + 4;
-  bytes.resize(bytes.size() - kNew);
-  bytes.erase(bytes.size() - kNonFinite - kRanksOfIncident, kRanksOfIncident);
-  bytes[0] = 1;
-  DefaultDetector after({});
-  ASSERT_TRUE(after.restore(bytes).ok());
-  ASSERT_EQ(after.open_incidents().size(), 1u);
-  EXPECT_EQ(after.open_incidents()[0].value, 9);
-  EXPECT_EQ(after.judgement().threshold, 3);
+  const std::size_t added = 4 + kRollingMeanRule.size() + 1 + calibrated.size();
+  for (const char version : {3, 2, 1}) {
+    if (version == 2) bytes.erase(bytes.size() - kRanks - kNonFinite - added, added);
+    if (version == 1) {
+      bytes.resize(bytes.size() - kRanks);
+      bytes.erase(bytes.size() - kNonFinite - kRanksOfIncident, kRanksOfIncident);
+    }
+    bytes[0] = version;
+    DefaultDetector after({});
+    ASSERT_TRUE(after.restore(bytes).ok()) << int{version};
+    ASSERT_EQ(after.open_incidents().size(), 1u);
+    EXPECT_EQ(after.open_incidents()[0].value, 9);
+    EXPECT_EQ(after.judgement().threshold, 3);
+  }
   bytes[0] = 99;
   EXPECT_FALSE(DefaultDetector({}).restore(bytes).ok());
 }

@@ -6,6 +6,7 @@
 #include <random>
 #include <set>
 
+#include "daemon/diagnose/diagnose.h"
 #include "daemon/ingest/batch_processor.h"
 #include "daemon/ingest/event_builder.h"
 #include "daemon/ingest/interval_set.h"
@@ -236,6 +237,12 @@ TEST_F(BatchProcessorTest, AShadowDecisionIsNotCountedAsASkip) {
   EXPECT_EQ(attempt_.progress.skipped, 0u);
 }
 
+// As the monitor hands it on: with its diagnosis.
+v1::Event event_of(detect::Incident incident) {
+  incident.diagnosis = diagnose::diagnose(incident, {});
+  return build_event(7, "run", "a1", incident);
+}
+
 TEST(EventBuilder, SaysWhatHappenedInOneSentence) {
   detect::Incident incident;
   incident.kind = "grad_spike";
@@ -243,12 +250,33 @@ TEST(EventBuilder, SaysWhatHappenedInOneSentence) {
   incident.start_step = incident.peak_step = incident.last_step = 812;
   incident.value = 54.2;
   incident.baseline = 2.0;
-  const v1::Event event = build_event(7, "run", "a1", incident);
+  const v1::Event event = event_of(incident);
   EXPECT_EQ(event.message(),
             "grad norm 54.2 at step 812 is 27.1 x the mean of 2 over the last accepted steps");
   EXPECT_THAT(event_line(event),
               HasSubstr("run=run attempt=a1 step=812 kind=grad_spike severity=warning"));
   EXPECT_FALSE(event.action().empty());
+}
+
+TEST(EventBuilder, ASpikeSaysHowManyStepsLaterTheLossRose) {
+  detect::Incident incident;
+  incident.kind = "grad_spike";
+  incident.rule = "calibrated";
+  incident.start_step = incident.peak_step = incident.last_step = 812;
+  incident.value = 3;
+  incident.baseline = 2;
+  incident.joined = {"loss", 815, 817, 4.5, 2.25};
+  EXPECT_EQ(event_of(incident).message(),
+            "grad norm 3 at step 812 is 1.5 x the median of 2 before it; the loss rose 3 steps "
+            "later, to 4.5 at step 817 from 2.25");
+}
+
+TEST(EventBuilder, ALossThatIsNotFiniteIsNotCalledAGradNorm) {
+  detect::Incident incident;
+  incident.kind = "non_finite";
+  incident.signal = "loss";
+  incident.severity = detect::Severity::kCritical;
+  EXPECT_THAT(event_of(incident).message(), HasSubstr("a loss that is not finite"));
 }
 
 detect::Incident incident_of(std::string_view kind, detect::Severity severity) {
@@ -268,7 +296,7 @@ TEST(EventBuilder, ADesyncNamesTensorSignalElementAndRanks) {
   incident.rank = 2;
   incident.rank_count = 1;
   incident.value = 1;
-  v1::Event event = build_event(7, "run", "a1", incident);
+  v1::Event event = event_of(incident);
   EXPECT_EQ(event.message(),
             "replicas of parameter fc.weight from element 128 on differ on rank 2, though declared "
             "identical (step 200)");
@@ -278,11 +306,11 @@ TEST(EventBuilder, ADesyncNamesTensorSignalElementAndRanks) {
   incident.ranks = {1, 3, 5};
   incident.rank_count = 3;
   incident.value = 12;
-  EXPECT_THAT(build_event(7, "run", "a1", incident).message(),
+  EXPECT_THAT(event_of(incident).message(),
               HasSubstr("ranks 1, 3 and 5, though declared identical; 12 such stretches"));
   incident.rank_count = 10;
   incident.severity = detect::Severity::kInfo;
-  event = build_event(7, "run", "a1", incident);
+  event = event_of(incident);
   EXPECT_THAT(event.message(), HasSubstr("ranks 1, 3, 5 and 7 more, which rounding may explain"));
   EXPECT_THAT(event.action(), HasSubstr("nothing, unless it grows"));
 }
@@ -293,13 +321,13 @@ TEST(EventBuilder, AnOutlierNamesTheRankAndHowFarItIs) {
   incident.rank = 3;
   incident.value = 17.25;
   incident.baseline = 0.5;
-  EXPECT_EQ(build_event(7, "run", "a1", incident).message(),
+  EXPECT_EQ(event_of(incident).message(),
             "rank 3's own gradient norm at step 200 is 17.25 times above the median of 0.5 of all "
             "ranks");
   incident.signal = "local_norm_below_median";
   incident.value = std::numeric_limits<double>::infinity();
   incident.last_step = 210;
-  EXPECT_EQ(build_event(7, "run", "a1", incident).message(),
+  EXPECT_EQ(event_of(incident).message(),
             "rank 3's own gradient norm at step 200 is 0, while the median of all ranks is 0.5 "
             "(steps 200 to 210)");
 }
@@ -307,7 +335,7 @@ TEST(EventBuilder, AnOutlierNamesTheRankAndHowFarItIs) {
 TEST(EventBuilder, ANonFiniteStepSaysWhereItWasBornOrThatThisIsUnknown) {
   detect::Incident incident = incident_of("non_finite", detect::Severity::kWarning);
   incident.value = 2;
-  const auto message = [&] { return build_event(7, "run", "a1", incident).message(); };
+  const auto message = [&] { return event_of(incident).message(); };
   EXPECT_EQ(message(), "2 non-finite gradient elements, origin unknown (step 200)");
   incident.tensor = "w";
   incident.element = 5;

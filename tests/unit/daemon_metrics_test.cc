@@ -2,9 +2,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <limits>
+#include <vector>
 
 #include "daemon/metrics/collector.h"
+#include "daemon/metrics/group_norms.h"
 #include "tests/e2e/metrics_page.h"
 
 namespace gradwarden::metrics {
@@ -51,6 +54,54 @@ TEST_F(MetricsPage, ShowsARunAndLeavesOutWhatItDoesNotHave) {
   EXPECT_THAT(page(), Not(HasSubstr("gradwarden_grad_norm_rolling_mean{")));
 }
 
+TEST_F(MetricsPage, ShowsGroupsOutlyingRanksAndHowNormsSpread) {
+  runs_.acquire("run", now_)->update([&](RunValues& values) {
+    values.any_step = true;
+    values.grad_norm = 4;
+    values.clip_coefficient = 0.25;
+    values.group_norms = {{"h.0", 0.5}, {"wte", 2}};
+    values.rank_norm_ratios = {{3, 40}};
+    for (const double ratio : {0.9, 1.0, 1.1, 7.0, 1000.0}) values.norm_ratios.observe(ratio);
+    values.last_report_ns = now_;
+  });
+  EXPECT_EQ(metric_value(page(), "gradwarden_post_clip_norm{run=\"run\"}"), 1);
+  EXPECT_EQ(metric_value(page(), "gradwarden_group_norm{run=\"run\",group=\"wte\"}"), 2);
+  EXPECT_EQ(metric_value(page(), "gradwarden_rank_norm_ratio{run=\"run\",rank=\"3\"}"), 40);
+  const std::string bucket = "gradwarden_grad_norm_ratio_bucket{run=\"run\",le=";
+  EXPECT_EQ(metric_value(page(), bucket + "\"1\"}"), 2);
+  EXPECT_EQ(metric_value(page(), bucket + "\"10\"}"), 4);
+  EXPECT_EQ(metric_value(page(), bucket + "\"+Inf\"}"), 5);
+  EXPECT_EQ(metric_value(page(), "gradwarden_grad_norm_ratio_count{run=\"run\"}"), 5);
+}
+
+TEST(GroupNorms, FewGroupsAreAllShown) {
+  GroupNorms groups;
+  const double norms[] = {1, 2, 3};
+  groups.observe(norms, 3);
+  EXPECT_EQ(groups.shown(),
+            (std::vector<std::pair<std::uint32_t, double>>{{0, 1}, {1, 2}, {2, 3}}));
+}
+
+TEST(GroupNorms, OfManyTheOneThatLeavesItsAverageIsShownAndStaysInABoundedSet) {
+  GroupNorms groups;
+  std::vector<double> norms(1000, 1.0);
+  for (int step = 0; step < 50; ++step) groups.observe(norms.data(), norms.size());
+  const auto shows = [&](std::uint32_t index) {
+    return std::any_of(groups.shown().begin(), groups.shown().end(),
+                       [&](const auto& one) { return one.first == index; });
+  };
+  EXPECT_FALSE(shows(777));
+  norms[777] = 8;
+  groups.observe(norms.data(), norms.size());
+  EXPECT_TRUE(shows(777));
+  norms[777] = 1;
+  norms[900] = std::numeric_limits<double>::quiet_NaN();
+  for (int step = 0; step < 50; ++step) groups.observe(norms.data(), norms.size());
+  EXPECT_TRUE(shows(777));
+  EXPECT_TRUE(shows(900));
+  EXPECT_EQ(groups.shown().size(), GroupNorms::kMaxShown);
+}
+
 TEST_F(MetricsPage, ShowsSignalsAuditsNoiseScaleAndCheckpointsOnceThereAreSome) {
   const auto run = runs_.acquire("run", now_);
   EXPECT_THAT(page(), Not(HasSubstr("gradwarden_gradient_noise_scale{")));
@@ -79,13 +130,52 @@ TEST_F(MetricsPage, ANormThatIsNotFiniteStaysVisible) {
 }
 
 TEST_F(MetricsPage, ShowsNoMoreRunsThanAllowedAndForgetsThoseThatAreGone) {
-  EXPECT_NE(runs_.acquire("one", now_), nullptr);
-  EXPECT_NE(runs_.acquire("two", now_), nullptr);
-  EXPECT_EQ(runs_.acquire("three", now_), nullptr);
+  EXPECT_FALSE(runs_.acquire("one", now_)->shared());
+  EXPECT_FALSE(runs_.acquire("two", now_)->shared());
+  EXPECT_TRUE(runs_.acquire("three", now_)->shared());
   EXPECT_EQ(metric_value(page(), "gradwarden_runs"), 2);
   now_ += 3601;
   EXPECT_EQ(metric_value(page(), "gradwarden_runs"), 0);
-  EXPECT_NE(runs_.acquire("three", now_), nullptr);
+  EXPECT_FALSE(runs_.acquire("three", now_)->shared());
+}
+
+TEST_F(MetricsPage, CountsRunsBeyondTheLimitTogetherAsOther) {
+  const auto step = [](RunValues& values) {
+    ++values.steps;
+    ++values.events[{"grad_spike", "warning", "data"}];
+  };
+  std::vector<std::shared_ptr<RunMetrics>> held;
+  for (const char* run : {"one", "two", "three", "four", "other"}) {
+    held.push_back(runs_.acquire(run, now_));
+    held.back()->update(step);
+  }
+  EXPECT_EQ(metric_value(page(), "gradwarden_runs"), 2);
+  EXPECT_EQ(metric_value(page(), "gradwarden_runs_other"), 3);
+  EXPECT_EQ(metric_value(page(), "gradwarden_steps_total{run=\"one\"}"), 1);
+  EXPECT_EQ(metric_value(page(), "gradwarden_steps_total{run=\"other\"}"), 3);
+  EXPECT_EQ(metric_value(page(),
+                         "gradwarden_events_total{run=\"other\",kind=\"grad_spike\",severity="
+                         "\"warning\",cause=\"data\"}"),
+            3);
+  EXPECT_THAT(page(), Not(HasSubstr("run=\"three\"")));
+  EXPECT_THAT(page(), Not(HasSubstr("gradwarden_run_finished{run=\"other\"}")));
+  held.clear();
+  EXPECT_EQ(metric_value(page(), "gradwarden_runs_other"), 0);
+  EXPECT_EQ(metric_value(page(), "gradwarden_steps_total{run=\"other\"}"), 3) << "a counter stays";
+}
+
+TEST_F(MetricsPage, SaysWhatBecameOfAlertsBySink) {
+  daemon_.sinks = std::vector<SinkMetrics>(2);
+  daemon_.sinks[1].type = "webhook";
+  daemon_.sinks[1].delivered = 3;
+  daemon_.sinks[1].failed = 2;
+  daemon_.sinks[1].waiting = 1;
+  const std::string sink = "sink=\"2\",type=\"webhook\"";
+  const std::string messages = "gradwarden_alert_messages_total{" + sink + ",outcome=";
+  EXPECT_EQ(metric_value(page(), messages + "\"delivered\"}"), 3);
+  EXPECT_EQ(metric_value(page(), messages + "\"failed\"}"), 2);
+  EXPECT_EQ(metric_value(page(), messages + "\"refused\"}"), 0);
+  EXPECT_EQ(metric_value(page(), "gradwarden_alerts_waiting{" + sink + "}"), 1);
 }
 
 TEST_F(MetricsPage, CommitTimesFormACumulativeHistogram) {

@@ -274,6 +274,35 @@ TEST(CommitWriter, TriesAFailedCommitAgainAndAcknowledgesNothingMeanwhile) {
   EXPECT_EQ(store.committed(), 1u);
 }
 
+TEST(CommitWriter, TellsOfADelayOnceAlsoThoseWhoWaitBehindIt) {
+  FlakyStore store;
+  store.fail_next(1'000'000'000);
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<std::string> calls;
+  const auto call = [&](const std::string& name) {
+    return [&, name] {
+      const std::lock_guard<std::mutex> lock(mutex);
+      calls.push_back(name);
+      changed.notify_all();
+    };
+  };
+  const auto wait_for = [&](std::size_t count) {
+    std::unique_lock<std::mutex> lock(mutex);
+    changed.wait_for(lock, std::chrono::seconds(30), [&] { return calls.size() >= count; });
+  };
+  CommitWriter writer(store, {.retry_interval = std::chrono::milliseconds(1)}, {});
+  writer.submit(std::make_unique<CommitItem>(), call("first done"), call("first delayed"));
+  wait_for(1);
+  writer.submit(std::make_unique<CommitItem>(), call("second done"), call("second delayed"));
+  wait_for(2);
+  store.fail_next(0);
+  wait_for(4);
+  EXPECT_EQ(calls, (std::vector<std::string>{"first delayed", "second delayed", "first done",
+                                             "second done"}));
+  EXPECT_TRUE(writer.stop(std::chrono::steady_clock::now() + std::chrono::seconds(30)));
+}
+
 TEST(CommitWriter, GivesUpAtTheDeadlineWithoutAcknowledging) {
   FlakyStore store;
   store.fail_next(1'000'000'000);

@@ -69,6 +69,14 @@ typedef struct gradwarden_reporter_options {
   uint64_t backlog_bytes;   /* unacknowledged reports kept in memory */
   uint32_t close_timeout_ms;
   const char* flight_directory; /* write flight recordings here on an event; null: only send them */
+  /* For a daemon that asks for TLS and tokens, files in PEM; null: GRADWARDEN_CA_FILE,
+     GRADWARDEN_CERT, GRADWARDEN_KEY and GRADWARDEN_TOKEN_FILE, if they are set. */
+  const char* ca_file;          /* the daemon's authority */
+  const char* certificate_file; /* to show to the daemon */
+  const char* key_file;         /* its key */
+  const char* token_file;       /* holds the token alone */
+  int32_t tls;                  /* not 0: TLS also without ca_file */
+  const char* spool_directory;  /* unacknowledged reports on disk too; null: in memory alone */
 } gradwarden_reporter_options;
 
 #define gradwarden_reporter_options_init(options) \

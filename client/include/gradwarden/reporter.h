@@ -19,7 +19,9 @@
 namespace gradwarden {
 
 struct ReporterOptions {
-  std::string daemon = {};  // host:port of gradwardend; empty: nothing is sent
+  // host:port of gradwardend, or several with commas, of which each run has one by its name. Empty:
+  // GRADWARDEN_DAEMON if that is set, else nothing is sent.
+  std::string daemon = {};
   std::string run = {};  // stable name of the run, at most 128 bytes, no '/' or control characters
   std::string history_path = {};  // also keep a local history file here (rank 0); empty: none
   // Every rank writes what its flight recorder holds into a file here when an event happens (a step
@@ -30,10 +32,26 @@ struct ReporterOptions {
   std::uint64_t ring_bytes = 8u << 20;  // records that may wait for the reporter's thread
   std::uint64_t backlog_bytes =
       64u << 20;  // unacknowledged reports kept in memory; beyond it the oldest are dropped
-  std::uint32_t batch_reports = 64;  // at most this many reports in a message, 1 to 1024
+  // Reports that are not acknowledged are kept in files here too, so that those of a trainer that
+  // is killed are delivered by the run's next attempt on this host, and those that memory has no
+  // room for wait on disk instead of being dropped. Ranks and runs may share a folder. Empty: no
+  // spool.
+  std::string spool_directory = {};
+  std::uint64_t spool_bytes = 256u << 20;  // of this rank; beyond it the oldest are dropped
+  std::uint32_t batch_reports = 64;        // at most this many reports in a message, 1 to 1024
   std::chrono::milliseconds poll_interval{20};
   std::chrono::milliseconds heartbeat_interval{10000};
   std::chrono::milliseconds close_timeout{1000};  // what close() and the destructor may take
+  // How to talk to a daemon that asks for TLS and tokens. Files are read at each connection, so
+  // that renewed ones are used. With TLS the daemon is always verified. What is empty here is taken
+  // from GRADWARDEN_CA_FILE, GRADWARDEN_CERT, GRADWARDEN_KEY, GRADWARDEN_TOKEN_FILE,
+  // GRADWARDEN_SERVER_NAME and GRADWARDEN_TLS=1.
+  bool tls = false;                   // TLS, also with none of the files below
+  std::string ca_file = {};           // the daemon's authority, PEM; empty: those this host trusts
+  std::string certificate_file = {};  // to show to the daemon (mutual TLS), PEM
+  std::string key_file = {};          // its key, PEM
+  std::string token_file = {};        // holds the token alone
+  std::string server_name = {};       // name in the daemon's certificate; empty: that of `daemon`
 };
 
 // Counters since the start. submitted = acknowledged + rejected + dropped + pending once the ring
@@ -44,9 +62,10 @@ struct ReporterStatistics {
   std::uint64_t rejected = 0;      // refused by the daemon for good
   std::uint64_t dropped =
       0;  // given up: ring or backlog full, or closed before they were acknowledged
-  std::uint64_t pending = 0;  // in ring or backlog
+  std::uint64_t pending = 0;  // in ring, backlog or spool
   std::uint64_t connects = 0;
-  std::string last_error;  // empty if there was none
+  std::uint64_t recovered = 0;  // of earlier attempts, acknowledged from their spools
+  std::string last_error;       // empty if there was none
 };
 
 // Rank 0 streams every step; the other ranks heartbeats, steps in which they hold something
@@ -77,7 +96,8 @@ class GRADWARDEN_API Reporter final : public StepSink {
   // to. Any thread, rank 0 (others: ignored); not part of the step.
   void mark_checkpoint(std::uint64_t step);
 
-  // Says goodbye to the daemon after everything is acknowledged, or gives up after `close_timeout`.
+  // Says goodbye to the daemon after everything is acknowledged, or gives up after `close_timeout`;
+  // what is left then stays in the spool, if there is one.
   // Later calls of submit() are counted as dropped. True if nothing was left unacknowledged.
   bool close() noexcept;
 

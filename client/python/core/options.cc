@@ -84,7 +84,13 @@ void add_options(nb::module_& m) {
       .def_rw("daemon", &ReporterOptions::daemon)
       .def_rw("run", &ReporterOptions::run)
       .def_rw("history_path", &ReporterOptions::history_path)
-      .def_rw("flight_directory", &ReporterOptions::flight_directory);
+      .def_rw("flight_directory", &ReporterOptions::flight_directory)
+      .def_rw("spool_directory", &ReporterOptions::spool_directory)
+      .def_rw("tls", &ReporterOptions::tls)
+      .def_rw("ca_file", &ReporterOptions::ca_file)
+      .def_rw("certificate_file", &ReporterOptions::certificate_file)
+      .def_rw("key_file", &ReporterOptions::key_file)
+      .def_rw("token_file", &ReporterOptions::token_file);
 }
 
 }  // namespace gradwarden::python

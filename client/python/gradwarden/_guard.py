@@ -63,6 +63,11 @@ class Guard:
         run: str = "",
         history_path: str = "",
         flight_directory: str = "",
+        ca_file: str = "",
+        certificate_file: str = "",
+        key_file: str = "",
+        token_file: str = "",
+        spool_directory: str = "",
         mirror: Any = None,
         history_length: int = 10_000,
         process_group: Any = None,
@@ -82,6 +87,11 @@ class Guard:
         observe: "parameters": their statistics too, in every 10th step or as observe_others_every says.
         daemon: host:port of gradwardend. With it, history_path (a local history file, which `gradwarden show` reads) or
             flight_directory goes run, the stable name of the run.
+        ca_file, certificate_file, key_file, token_file: for a daemon that asks for TLS and tokens: PEM files of its
+            authority, of a certificate to show and its key; a file that holds the token. Where one is empty,
+            GRADWARDEN_CA_FILE, GRADWARDEN_CERT, GRADWARDEN_KEY and GRADWARDEN_TOKEN_FILE count.
+        spool_directory: a folder for reports that the daemon has not acknowledged: those of a trainer that is killed are
+            delivered by the run's next attempt on this host.
         mirror: where scalars and events also go, as Guard.mirror() takes it.
         history_length: steps that `history` holds.
         process_group: of gloo, with the ranks that share the gradients; None: a new one of all ranks.
@@ -93,6 +103,13 @@ class Guard:
         """
         self._ranks = Ranks(process_group)
         reporting = {"daemon": daemon, "run": run, "history_path": history_path, "flight_directory": flight_directory}
+        credentials = {
+            "ca_file": ca_file,
+            "certificate_file": certificate_file,
+            "key_file": key_file,
+            "token_file": token_file,
+            "spool_directory": spool_directory,
+        }
         problem = ""
         try:
             self._hints: Hints = hints_of(layout, distinct)
@@ -105,7 +122,7 @@ class Guard:
                 self.mirror(mirror)
         except Error as error:
             problem, settings = str(error), _core.GuardOptions()
-        reporter = self._reporter(problem, reporting)
+        reporter = self._reporter(problem, reporting, credentials)
         self._local_every = settings.local_every
         self._norm_type = settings.norm_type
         self._reduces = settings.on_spike == _core.SpikeAction.REDUCE_LEARNING_RATE
@@ -262,7 +279,9 @@ class Guard:
     ) -> None:
         self.close()
 
-    def _reporter(self, problem: str, reporting: dict[str, str]) -> _core.ReporterOptions | None:
+    def _reporter(
+        self, problem: str, reporting: dict[str, str], credentials: dict[str, str]
+    ) -> _core.ReporterOptions | None:
         """The core's options. What is wrong on one rank ends alike on all: the rest of the making is collective."""
         reporting = {name: str(value) for name, value in reporting.items()}
         wanted = any(reporting.values())
@@ -270,7 +289,8 @@ class Guard:
             problem = "guard: daemon, history_path and flight_directory need run, the name of the run"
         if any(run != reporting["run"] for run in self._ranks.agree(problem, reporting["run"])):
             raise Error("guard: run is not the same on every rank; allowed: one name, or none on all")
-        return fill(_core.ReporterOptions(), reporting) if wanted else None
+        credentials = {name: str(value) for name, value in credentials.items()}
+        return fill(_core.ReporterOptions(), {**reporting, **credentials}) if wanted else None
 
     def _listed(self) -> dict[str, torch.Tensor]:
         if self._tensors is None:
