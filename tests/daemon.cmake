@@ -19,7 +19,8 @@ gradwarden_test(daemon_alerts_test SOURCES unit/daemon_alerts_test.cc
 gradwarden_test(replay_test SOURCES unit/log_follower_test.cc unit/replay_readers_test.cc unit/replay_test.cc LIBS gradwarden_daemon_replay)
 gradwarden_test(daemon_store_test SOURCES unit/daemon_store_records_test.cc unit/daemon_store_test.cc
   LIBS gradwarden_daemon_store PkgConfig::SQLITE)
-gradwarden_test(daemon_ingest_parts_test SOURCES unit/daemon_admission_test.cc unit/daemon_ingest_parts_test.cc
+gradwarden_test(daemon_ingest_parts_test
+  SOURCES unit/daemon_admission_test.cc unit/daemon_attempt_directory_test.cc unit/daemon_ingest_parts_test.cc
   LIBS gradwarden_daemon_ingest)
 gradwarden_test(daemon_concurrency_test SOURCES unit/daemon_concurrency_test.cc
   LIBS gradwarden_daemon_ingest gradwarden_daemon_query spdlog::spdlog)
@@ -45,14 +46,15 @@ gradwarden_test(kill_daemon_test SOURCES fault/kill_daemon_test.cc
   LIBS gradwarden_daemon_process gradwarden_rpc LABELS fault)
 gradwarden_use_rpc_pch(kill_daemon_test)
 gradwarden_test(drain_under_load_test SOURCES fault/drain_under_load_test.cc
-  LIBS gradwarden_daemon_process gradwarden_rpc LABELS fault)
+  LIBS gradwarden_daemon_process gradwarden_rpc LABELS fault PROCESSORS 2)
 gradwarden_use_rpc_pch(drain_under_load_test)
 gradwarden_test(sink_outage_test SOURCES fault/sink_outage_test.cc
   LIBS gradwarden_daemon_process gradwarden_rpc nlohmann_json::nlohmann_json LABELS fault)
 gradwarden_use_rpc_pch(sink_outage_test)
 # Long, and with bounds on memory that no sanitizer keeps.
 if(NOT GRADWARDEN_SANITIZE)
-  gradwarden_test(soak_test SOURCES fault/soak_test.cc LIBS gradwarden_daemon_process gradwarden_rpc LABELS fault)
+  gradwarden_test(soak_test SOURCES fault/soak_test.cc
+    LIBS gradwarden_daemon_process gradwarden_rpc LABELS fault PROCESSORS 2)
   gradwarden_use_rpc_pch(soak_test)
   # A trainer's reporter and a daemon with trouble between them.
   gradwarden_test(delivery_fault_test SOURCES fault/faulty_proxy_test.cc fault/lossy_wire.cc fault/network_test.cc

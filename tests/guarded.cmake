@@ -16,6 +16,7 @@ add_dependencies(daemon_guarded_test gradwarden_command killed_trainer)
 gradwarden_test(daemon_security_test SOURCES unit/daemon_security_test.cc LIBS gradwarden_daemon_security)
 gradwarden_test(secure_channel_test SOURCES unit/secure_channel_test.cc LIBS gradwarden_channel)
 gradwarden_test(connection_table_test SOURCES unit/connection_table_test.cc LIBS gradwarden_daemon_http)
+gradwarden_test(http_server_test SOURCES unit/http_server_test.cc LIBS gradwarden_daemon_http)
 gradwarden_test(daemon_retention_test SOURCES unit/daemon_recovery_test.cc unit/daemon_retention_test.cc
   LIBS gradwarden_daemon_store PkgConfig::SQLITE)
 gradwarden_test(client_spool_test SOURCES unit/client_spool_test.cc

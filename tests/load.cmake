@@ -4,7 +4,8 @@ target_link_libraries(load_bench PRIVATE gradwarden_daemon_process gradwarden_cl
   gradwarden_client_collective gradwarden_client_guard gradwarden_rpc CLI11::CLI11 gradwarden_flags)
 gradwarden_use_rpc_pch(load_bench)
 add_test(NAME Load.TenTimesASmallLoadLosesNothingAndEndsInOrderOnSigterm COMMAND load_bench --brief)
-set_tests_properties(Load.TenTimesASmallLoadLosesNothingAndEndsInOrderOnSigterm PROPERTIES TIMEOUT 300 LABELS e2e)
+set_tests_properties(Load.TenTimesASmallLoadLosesNothingAndEndsInOrderOnSigterm
+  PROPERTIES TIMEOUT 300 PROCESSORS 2 LABELS e2e)
 gradwarden_test(daemon_overload_test SOURCES unit/daemon_overload_test.cc LIBS gradwarden_daemon_ingest_rpc)
 gradwarden_use_rpc_pch(daemon_overload_test)
 # Throughput of one client beside VictoriaMetrics. Prints figures; no test.

@@ -28,4 +28,5 @@ add_test(NAME Project.DeploymentFilesPassTheirOwnCheckers
 # The web page in Chromium, where that is installed; pages, browser and daemon are real.
 add_test(NAME Page.IsDrawnInARealBrowserAndUpdatesLive
   COMMAND ${PROJECT_SOURCE_DIR}/tests/page/run.sh $<TARGET_FILE:gradwardend> $<TARGET_FILE:make_run>)
-set_tests_properties(Page.IsDrawnInARealBrowserAndUpdatesLive PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 600 LABELS e2e)
+set_tests_properties(Page.IsDrawnInARealBrowserAndUpdatesLive
+  PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 600 PROCESSORS 2 LABELS e2e)

@@ -38,13 +38,18 @@ Treatment treatment_of(grpc::StatusCode code) {
   }
 }
 
+v1::Hello of(v1::Hello hello, bool leftover) {
+  hello.set_leftover(leftover);
+  return hello;
+}
+
 }  // namespace
 
 Delivery::Delivery(const ReporterOptions& options, v1::Hello hello, std::shared_ptr<Signal> signal,
                    std::uint64_t seed, Log log, std::unique_ptr<Spool> spool, bool leftover)
     : options_(options),
       security_(channel_security(options)),
-      hello_(std::move(hello)),
+      hello_(of(std::move(hello), leftover)),
       signal_(std::move(signal)),
       log_(std::move(log)),
       leftover_(leftover),
@@ -106,6 +111,14 @@ void Delivery::refill() {
   while (spool_ != nullptr && spool_->unread() != 0 && backlog_.has_room() &&
          spool_->read(report)) {
     backlog_.keep(std::move(report));
+  }
+  if (spool_ == nullptr) return;
+  if (const std::uint64_t lost = spool_->take_lost(); lost != 0) {
+    counters_.dropped += lost;
+    trouble("of the spool " + std::to_string(lost) +
+                " reports cannot be read back; did somebody delete files of "
+                "ReporterOptions::spool_directory?",
+            said_spool_);
   }
 }
 

@@ -262,7 +262,7 @@ void Reporter::Impl::carry_over() {
 }
 
 Reporter::Reporter(const ReporterOptions& options, Collective& ranks) {
-  reporter::check(options);
+  reporter::check(reporter::with_daemon(options));
   impl_ = std::make_unique<Impl>(options, ranks);
   impl_->self = this;
 }

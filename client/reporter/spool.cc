@@ -19,6 +19,9 @@ namespace fs = std::filesystem;
 constexpr char kEnding[] = ".gwspool";
 constexpr char kLockEnding[] = ".lock";
 constexpr std::uint64_t kFileBytes = 1 << 20;
+// A file that is there and cannot be opened, for want of descriptors for example, is tried again so
+// often, at each turn of the reporter's thread: about a second.
+constexpr int kTries = 50;
 
 // The attempt's id is the client's own: letters, digits and dashes; sorted by time.
 std::string stem_of(const std::string& folder, const v1::Hello& hello) {
@@ -115,6 +118,7 @@ bool Spool::look_into(File& file) {
   }
   std::error_code problem;
   file.bytes = fs::file_size(file.path, problem);
+  file.unread = count;
   unread_ += count;
   return count != 0;
 }
@@ -155,6 +159,7 @@ bool Spool::append(const v1::Report& report, bool in_memory, std::string* error)
   if (in_memory) {
     read_up_to_ = report.sequence();
   } else {
+    ++file.unread;
     ++unread_;
   }
   return true;
@@ -167,24 +172,54 @@ bool Spool::read(v1::Report& report) {
       if (report.sequence() <= read_up_to_) continue;
       read_up_to_ = report.sequence();
       --unread_;
+      ++read_here_;
       return true;
     }
     next_in_batch_ = 0;
     request_.Clear();
     if (reader_ != nullptr && reader_->next(request_)) continue;
-    // The next file that holds something unread; one that is being written is ended first.
-    const auto file = std::find_if(files_.begin(), files_.end(), [this](const File& one) {
-      return one.last > read_up_to_ && one.path != reading_;
-    });
+    leave_file();
+    const auto file = std::find_if(files_.begin(), files_.end(),
+                                   [this](const File& one) { return one.last > read_up_to_; });
     if (file == files_.end()) break;
-    if (&*file == &files_.back()) writer_.close();
-    std::string error;
-    reader_ = std::make_unique<HistoryFileReader>();
-    reading_ = file->path;
-    if (!reader_->open(file->path, &error)) reader_.reset();
+    if (!read_from(*file)) return false;
   }
-  unread_ = 0;  // what cannot be read is not there
+  lost_ += unread_;  // what cannot be read is not there
+  unread_ = 0;
   return false;
+}
+
+// False: it cannot be opened now and is to be tried again. One that is gone counts as read to its
+// end.
+bool Spool::read_from(const File& file) {
+  if (&file == &files_.back()) writer_.close();  // one that is being written is ended first
+  std::string error;
+  auto reader = std::make_unique<HistoryFileReader>();
+  if (reader->open(file.path, &error)) {
+    reader_ = std::move(reader);
+  } else if (std::error_code ignored; fs::exists(file.path, ignored) && ++tries_ < kTries) {
+    return false;
+  }
+  tries_ = 0;
+  reading_ = file.path;
+  return true;
+}
+
+// The file that was read is behind us, and what of it could not be read is lost: whatever becomes
+// of the folder, each file is gone through once.
+void Spool::leave_file() {
+  reader_.reset();
+  const auto file = std::find_if(files_.begin(), files_.end(),
+                                 [this](const File& one) { return one.path == reading_; });
+  if (file != files_.end()) {
+    const std::uint64_t left = std::min(unread_, file->unread - std::min(file->unread, read_here_));
+    lost_ += left;
+    unread_ -= left;
+    file->unread = 0;
+    read_up_to_ = std::max(read_up_to_, file->last);
+  }
+  reading_.clear();
+  read_here_ = 0;
 }
 
 void Spool::settle(std::uint64_t last) {

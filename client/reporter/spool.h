@@ -47,8 +47,10 @@ class Spool {
   // Sequences rise by one. `in_memory`: the caller keeps it too, and does not want to read it from
   // here; only where nothing is unread. False: it is not on disk, and the sentence says why.
   bool append(const v1::Report& report, bool in_memory, std::string* error);
-  // The next unread report, in order. False: there is none.
+  // The next unread report, in order. False: there is none, or its file cannot be opened now.
   bool read(v1::Report& report);
+  // Reports that turned out to be unreadable since the last call, their files gone or damaged.
+  std::uint64_t take_lost() { return std::exchange(lost_, 0); }
   // All up to this sequence are settled: files that hold nothing else are deleted.
   void settle(std::uint64_t last);
   // Up to where everything was read, or was in memory from the first.
@@ -69,6 +71,7 @@ class Spool {
     std::uint64_t first = 0;
     std::uint64_t last = 0;
     std::uint64_t bytes = 0;
+    std::uint64_t unread = 0;  // when it began to be read
   };
 
   Spool(std::string stem, std::uint64_t max_bytes)
@@ -78,6 +81,8 @@ class Spool {
   // Finds the files that an earlier process left. False: nothing in them can be read.
   bool find_files();
   bool look_into(File& file);
+  bool read_from(const File& file);
+  void leave_file();
   void erase_front();
 
   const std::string stem_;  // folder and name, without number and ending
@@ -92,7 +97,10 @@ class Spool {
   std::uint64_t unread_ = 0;
   std::uint64_t read_up_to_ = 0;  // sequence
   std::unique_ptr<HistoryFileReader> reader_;
-  std::string reading_;  // path of the file that reader_ has open
+  std::string reading_;          // path of the file that reader_ has open, or could not open
+  std::uint64_t read_here_ = 0;  // of that file
+  std::uint64_t lost_ = 0;
+  int tries_ = 0;
   v1::IngestRequest request_;
   int next_in_batch_ = 0;
 };

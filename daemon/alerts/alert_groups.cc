@@ -24,6 +24,7 @@ AlertGroups::AlertGroups(const GroupingOptions& options, std::size_t sinks)
 
 bool AlertGroups::take(const v1::Event& event, std::uint64_t now_ns) {
   last_event_id_ = std::max(last_event_id_, event.id());
+  if (sinks_ == 0) return false;  // nobody is told, so nobody would ever be told the end
   const std::string key = key_of(event);
   // An event whose severity grew leaves its old group.
   for (auto& [other, group] : groups_) {
@@ -51,6 +52,14 @@ bool AlertGroups::take(const v1::Event& event, std::uint64_t now_ns) {
   if (event.id() >= group.newest.id()) group.newest = event;
   ++group.version;
   return true;
+}
+
+void AlertGroups::close(std::uint64_t event_id, std::uint64_t now_ns) {
+  for (auto& [key, group] : groups_) {
+    if (group.open.erase(event_id) == 0) continue;
+    ++group.version;
+    if (group.open.empty()) group.end_ns = now_ns;
+  }
 }
 
 bool AlertGroups::silenced(const Group& group, std::uint64_t now_ns) const {

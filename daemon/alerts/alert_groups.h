@@ -54,6 +54,8 @@ class AlertGroups {
 
   // False: an event below the severity, or a revision that tells nothing new.
   bool take(const v1::Event& event, std::uint64_t now_ns);
+  // The event is over, though nobody knows how: the history does not have it.
+  void close(std::uint64_t event_id, std::uint64_t now_ns);
   // What this sink is to be told now. It stays due until told().
   std::vector<Message> due(std::size_t sink, std::uint64_t now_ns, std::uint64_t repeat_ns) const;
   void told(std::size_t sink, const std::vector<Message>& messages, std::uint64_t now_ns);

@@ -80,6 +80,11 @@ void Alerter::publish(const v1::Event& event) {
   wake_.notify_all();
 }
 
+void Alerter::close(std::uint64_t event_id) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  groups_.close(event_id, seams_.now_ns());
+}
+
 std::uint64_t Alerter::silence(Silence silence) {
   const std::lock_guard<std::mutex> lock(mutex_);
   const std::uint64_t id = groups_.silence(std::move(silence));

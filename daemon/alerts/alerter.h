@@ -60,6 +60,8 @@ class Alerter {
   bool restored() const { return restored_; }
   std::uint64_t last_event_id();
   std::set<std::uint64_t> open_events();
+  // See AlertGroups.
+  void close(std::uint64_t event_id);
   // Where nothing was kept, events after `last_event` are news.
   void start(std::uint64_t last_event);
 

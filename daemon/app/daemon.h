@@ -74,7 +74,7 @@ class Daemon {
   std::optional<StartError> build_alerts(store::StoreReader& reader, std::uint64_t last_event);
   std::optional<StartError> start_http();
   std::optional<StartError> start_grpc();
-  std::optional<http::Response> admit(const http::Caller& caller);
+  http::Admission admit(const http::Caller& caller);
   std::optional<StartError> start_retention();
   store::CommitObserver observe_commits();
   void observe_retention(const absl::StatusOr<store::Pruned>& pruned);

@@ -65,7 +65,8 @@ std::optional<StartError> Daemon::build_alerts(store::StoreReader& reader,
   for (const std::uint64_t id : again) {
     const auto stored = reader.events(0, 0, id - 1, 1);
     if (!stored.ok()) return start_error(kExitDataFolder, stored.status());
-    publish(stored);
+    // What was told while nothing could be stored is not in the history after a kill.
+    if (publish(stored) != id) alerter_->close(id);
   }
   while (after < last_event) {
     const auto stored = reader.events(0, 0, after, kEventsAtOnce);

@@ -31,16 +31,21 @@ std::optional<StartError> Daemon::start_http() {
 }
 
 // For all paths but the probes.
-std::optional<http::Response> Daemon::admit(const http::Caller& caller) {
+http::Admission Daemon::admit(const http::Caller& caller) {
   if (!caller.certified) {
     metrics_.denied(metrics::Denial::kCertificate);
-    return http::Response{403, "this daemon asks for a client certificate of its authority\n"};
+    return {http::Response{403, "this daemon asks for a client certificate of its authority\n"}};
   }
+  security::Pass pass;
   const absl::Status status =
-      access_.allow(caller.authorization, security::Scope::kRead, caller.address);
-  if (status.ok()) return std::nullopt;
-  return http::Response{absl::IsPermissionDenied(status) ? 403 : 401,
-                        std::string(status.message()) + "\n"};
+      access_.allow(caller.authorization, security::Scope::kRead, caller.address, &pass);
+  if (!status.ok()) {
+    return {http::Response{absl::IsPermissionDenied(status) ? 403 : 401,
+                           std::string(status.message()) + "\n"}};
+  }
+  return {.still_allowed = [this, pass] {
+    return access_.still_allowed(pass, security::Scope::kRead);
+  }};
 }
 
 http::Response Daemon::ready() const {

@@ -92,7 +92,8 @@ struct Liveness {
   std::span<const RankLiveness> ranks = {};
 };
 
-enum class Change : std::uint8_t { kBegin, kUpdate, kEnd };
+// kRise: an update by which the severity grew, which people are told of as of a begin.
+enum class Change : std::uint8_t { kBegin, kUpdate, kRise, kEnd };
 
 // `incident` is a copy as of this finding. An incident may begin and end within one call.
 struct Finding {

@@ -127,7 +127,11 @@ Incident& IncidentTracker::flag(const Flag& flag, std::uint64_t& next_key) {
 void IncidentTracker::report(std::vector<Finding>& findings) {
   if (!open_) return;
   ++open_->revision;
-  findings.push_back({open_->revision == 1 ? Change::kBegin : Change::kUpdate, *open_});
+  const Change change = open_->revision == 1          ? Change::kBegin
+                        : open_->severity > reported_ ? Change::kRise
+                                                      : Change::kUpdate;
+  reported_ = open_->severity;
+  findings.push_back({change, *open_});
 }
 
 void IncidentTracker::quiet(std::vector<Finding>& findings) {
@@ -153,6 +157,7 @@ bool IncidentTracker::restore(StateReader& in) {
   quiet_ = in.value<std::uint32_t>();
   open_.reset();
   if (in.boolean()) open_ = restore_incident(in);
+  reported_ = open_ ? open_->severity : Severity::kInfo;  // states are saved between steps
   return in.ok();
 }
 

@@ -110,6 +110,7 @@ class IncidentTracker {
   std::optional<Incident> open_;
   std::uint32_t quiet_ = 0;
   bool at_peak_ = false;
+  Severity reported_ = Severity::kInfo;  // of the open incident, when last reported
 };
 
 }  // namespace gradwarden::detect

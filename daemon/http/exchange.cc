@@ -8,9 +8,11 @@
 
 namespace gradwarden::http {
 
-void Waiting::add() {
+bool Waiting::add() {
   const std::lock_guard<std::mutex> lock(mutex_);
+  if (closed_) return false;
   ++count_;
+  return true;
 }
 
 void Waiting::remove() {
@@ -19,16 +21,18 @@ void Waiting::remove() {
   if (--count_ == 0) none_.notify_all();
 }
 
-void Waiting::wait_for_none() {
+void Waiting::close() {
   std::unique_lock<std::mutex> lock(mutex_);
+  // Connections that stand go on asking until the loop has ended.
+  closed_ = true;
   none_.wait(lock, [this] { return count_ == 0; });
 }
 
 std::shared_ptr<Exchange> Exchange::begin(MHD_Connection* connection, const LaterHandler& handler,
                                           const Request& request,
                                           std::shared_ptr<Waiting> waiting) {
+  if (!waiting->add()) return nullptr;
   std::shared_ptr<Exchange> exchange(new Exchange(connection, std::move(waiting)));
-  exchange->waiting_->add();
   MHD_suspend_connection(connection);
   try {
     handler(request, [exchange](Response response) { exchange->finish(std::move(response)); });

@@ -15,22 +15,27 @@ struct MHD_Connection;
 
 namespace gradwarden::http {
 
-// How many requests of one event loop wait for their answers. The loop must not end before they do.
+// How many requests of one event loop wait for their answers. The loop must not end before they do:
+// libmicrohttpd aborts the program when it is stopped with a connection suspended.
 class Waiting {
  public:
-  void add();
+  // False once close() was called: then the request must not wait.
+  bool add();
   void remove();
-  void wait_for_none();
+  // Lets no request in any more, and returns when none waits.
+  void close();
 
  private:
   std::mutex mutex_;
   std::condition_variable none_;
   std::size_t count_ = 0;  // guarded by mutex_
+  bool closed_ = false;    // guarded by mutex_
 };
 
 class Exchange {
  public:
-  // Suspends the connection, on its event loop's thread, and has the handler called.
+  // Suspends the connection, on its event loop's thread, and has the handler called. Null, with
+  // neither done, if the loop is about to end.
   static std::shared_ptr<Exchange> begin(MHD_Connection* connection, const LaterHandler& handler,
                                          const Request& request, std::shared_ptr<Waiting> waiting);
 

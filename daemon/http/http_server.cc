@@ -65,7 +65,7 @@ struct EventLoop {
     MHD_quiesce_daemon(daemon.get());
     *context->ending = true;
     context->server.streams.end_those_that_must();
-    context->waiting->wait_for_none();
+    context->waiting->close();
     daemon.reset();
   }
 };
@@ -174,13 +174,15 @@ struct HttpServer::Impl {
   using Loop = EventLoop<Impl>;
 
   Loop start_loop(const std::optional<Certificates>& with);
-  // Why the request is not let in, or not understood; nothing if `route` is there to answer it.
-  std::optional<Response> refusal(MHD_Connection* connection, Routes::const_iterator route,
-                                  const char* method) const;
+  // Refuses what is not let in, or not understood; else `route` is there to answer it.
+  Admission admission(MHD_Connection* connection, Routes::const_iterator route,
+                      const char* method) const;
   MHD_Result answer(MHD_Connection* connection, const char* url, const char* method,
                     const LoopContext<Impl>& loop_context, void** seen);
   MHD_Result begin_stream(MHD_Connection* connection, const StreamHandler& handler,
-                          StreamSet::Ending ending);
+                          StillAllowed still_allowed, StreamSet::Ending ending);
+  MHD_Result begin_exchange(MHD_Connection* connection, const LaterHandler& handler,
+                            std::shared_ptr<Waiting> waiting, void** seen);
   void sweep();
   void stop();
 
@@ -199,49 +201,65 @@ struct HttpServer::Impl {
   std::thread sweeper;
 };
 
-std::optional<Response> HttpServer::Impl::refusal(MHD_Connection* connection,
-                                                  Routes::const_iterator route,
-                                                  const char* method) const {
+Admission HttpServer::Impl::admission(MHD_Connection* connection, Routes::const_iterator route,
+                                      const char* method) const {
+  Admission admission;
   if (gate && (route == routes.end() || !route->second.open_to_all)) {
     const std::string address = address_of(connection);
     Caller caller{header_of(connection, MHD_HTTP_HEADER_AUTHORIZATION), address};
     caller.certified =
         !certificates || certificates->client_ca.empty() || showed_good_certificate(connection);
-    if (std::optional<Response> no = gate(caller)) return no;
+    admission = gate(caller);
+    if (admission.refusal) return admission;
   }
   if (route == routes.end()) {
     std::string body = "not found; this server has:\n";
     for (const auto& [path, handler] : routes) body += "  " + path + "\n";
-    return Response{MHD_HTTP_NOT_FOUND, std::move(body)};
+    admission.refusal = Response{MHD_HTTP_NOT_FOUND, std::move(body)};
+  } else if (std::strcmp(method, "GET") != 0 && std::strcmp(method, "HEAD") != 0) {
+    admission.refusal =
+        Response{MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD are allowed here\n"};
   }
-  if (std::strcmp(method, "GET") != 0 && std::strcmp(method, "HEAD") != 0) {
-    return Response{MHD_HTTP_METHOD_NOT_ALLOWED, "only GET and HEAD are allowed here\n"};
-  }
-  return std::nullopt;
+  return admission;
 }
 
 MHD_Result HttpServer::Impl::answer(MHD_Connection* connection, const char* url, const char* method,
                                     const LoopContext<Impl>& loop_context, void** seen) {
   const auto found = routes.find(url);
-  if (const std::optional<Response> no = refusal(connection, found, method)) {
-    return send(connection, *no);
-  }
+  Admission admitted = admission(connection, found, method);
+  if (admitted.refusal) return send(connection, *admitted.refusal);
   const Route& route = found->second;
   if (route.handler) return send(connection, call(route.handler));
-  if (route.stream_handler)
-    return begin_stream(connection, route.stream_handler, loop_context.ending);
-  *seen = new std::shared_ptr<Exchange>(Exchange::begin(
-      connection, route.later_handler, request_of(connection), loop_context.waiting));
+  if (route.stream_handler) {
+    return begin_stream(connection, route.stream_handler, std::move(admitted.still_allowed),
+                        loop_context.ending);
+  }
+  return begin_exchange(connection, route.later_handler, loop_context.waiting, seen);
+}
+
+MHD_Result HttpServer::Impl::begin_exchange(MHD_Connection* connection, const LaterHandler& handler,
+                                            std::shared_ptr<Waiting> waiting, void** seen) {
+  std::shared_ptr<Exchange> exchange =
+      Exchange::begin(connection, handler, request_of(connection), std::move(waiting));
+  if (exchange == nullptr) {
+    // After a renewal a new connection finds the loop that has taken over.
+    return send(connection, {MHD_HTTP_SERVICE_UNAVAILABLE,
+                             "this connection is about to end; try again\n",
+                             "text/plain; charset=utf-8",
+                             {{MHD_HTTP_HEADER_CONNECTION, "close"}}});
+  }
+  *seen = new std::shared_ptr<Exchange>(std::move(exchange));
   return MHD_YES;
 }
 
 MHD_Result HttpServer::Impl::begin_stream(MHD_Connection* connection, const StreamHandler& handler,
-                                          StreamSet::Ending ending) {
+                                          StillAllowed still_allowed, StreamSet::Ending ending) {
   std::unique_ptr<Stream> stream = handler(request_of(connection));
   if (stream == nullptr) {
     return send(connection, {MHD_HTTP_BAD_REQUEST, "nothing to stream: a parameter is missing\n"});
   }
-  MHD_Response* out = streams.begin(connection, std::move(stream), std::move(ending));
+  MHD_Response* out =
+      streams.begin(connection, std::move(stream), std::move(still_allowed), std::move(ending));
   if (out == nullptr) {
     return send(connection, {MHD_HTTP_SERVICE_UNAVAILABLE,
                              "too many live streams already; close one, or raise "

@@ -27,8 +27,12 @@ struct Caller {
   std::string_view address;
   bool certified = true;  // false: a certificate is asked for, and it showed no good one
 };
-// Returns the answer for who may not come in; nothing for who may. Any thread.
-using Gate = std::function<std::optional<Response>(const Caller&)>;
+struct Admission {
+  std::optional<Response> refusal = std::nullopt;  // the answer for who may not come in
+  StillAllowed still_allowed = nullptr;            // for who may
+};
+// Any thread.
+using Gate = std::function<Admission(const Caller&)>;
 
 struct HttpServerOptions {
   unsigned threads = 2;

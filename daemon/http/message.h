@@ -44,6 +44,9 @@ class Stream {
   // second on a thread that all streams share, which may wait a little.
   virtual std::optional<std::string> next() = 0;
 };
+// Whether who asked may go on getting an answer that has no end. Any thread, and must not wait;
+// null: as long as it likes.
+using StillAllowed = std::function<bool()>;
 // Null: the request does not say of what.
 using StreamHandler = std::function<std::unique_ptr<Stream>(const Request& request)>;
 

@@ -22,6 +22,7 @@ constexpr std::size_t kBlock = 32768;
 struct StreamSet::Open {
   MHD_Connection* connection = nullptr;
   std::unique_ptr<Stream> stream;  // the thread's own
+  StillAllowed still_allowed;      // the thread's own
   Ending ending;
   int quiet = 0;  // the thread's own
 
@@ -68,10 +69,11 @@ StreamSet::~StreamSet() {
 }
 
 MHD_Response* StreamSet::begin(MHD_Connection* connection, std::unique_ptr<Stream> stream,
-                               Ending ending) {
+                               StillAllowed still_allowed, Ending ending) {
   auto open = std::make_shared<Open>();
   open->connection = connection;
   open->stream = std::move(stream);
+  open->still_allowed = std::move(still_allowed);
   open->ending = std::move(ending);
   {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -96,13 +98,15 @@ void StreamSet::end_those_that_must() {
 // Asks one stream for more, and wakes its connection if there is any.
 void StreamSet::ask(Open& open) {
   std::optional<std::string> piece;
+  const bool allowed = !open.still_allowed || open.still_allowed();
   try {
-    piece = open.stream->next();
+    if (allowed) piece = open.stream->next();
   } catch (const std::exception&) {
     piece = std::nullopt;  // the client asks again
   }
   if (piece && piece->empty() && ++open.quiet >= kQuietIntervals) piece = kComment;
   const std::lock_guard<std::mutex> lock(open.mutex);
+  if (!allowed) open.buffer.clear();  // nor may it have what it has not taken yet
   if (!piece || open.buffer.size() > kMaxBuffered) {
     open.ended = true;
   } else if (!piece->empty()) {

@@ -2,7 +2,8 @@
 // more.
 //
 // While a stream has nothing to send its connection is suspended: it costs a descriptor and no
-// turn of the event loop. One that does not take what it is sent is ended.
+// turn of the event loop. One that does not take what it is sent is ended, and so is one whose
+// caller is no longer allowed to have it.
 //
 // begin() is called by the event loops, end_those_that_must() by the server. Ends its thread in the
 // destructor, before which the connections must be gone or about to be.
@@ -35,7 +36,8 @@ class StreamSet {
   using Ending = std::shared_ptr<const std::atomic<bool>>;
 
   // The response to queue for this connection; null if there are too many streams already.
-  MHD_Response* begin(MHD_Connection* connection, std::unique_ptr<Stream> stream, Ending ending);
+  MHD_Response* begin(MHD_Connection* connection, std::unique_ptr<Stream> stream,
+                      StillAllowed still_allowed, Ending ending);
   // After it no stream of a loop that is ending has its connection suspended.
   void end_those_that_must();
 

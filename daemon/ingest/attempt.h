@@ -53,6 +53,7 @@ struct Attempt {
   const std::int64_t run_id;
   const store::AttemptRow row;
   std::uint32_t world_size = 1;
+  bool leftover = false;  // a later attempt sends what this one left on disk
   std::optional<std::uint64_t> previous_attempt_end;  // the last step of the attempt before
   std::vector<std::string> groups;
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "daemon/detect/kinds.h"
+#include "daemon/ingest/teller.h"
 #include "gradwarden/v1/query.pb.h"
 
 namespace gradwarden::ingest {
@@ -60,6 +61,7 @@ absl::StatusOr<AttemptDirectory::Run*> AttemptDirectory::find_run(const std::str
     if (!attempts.ok()) return absl::UnavailableError(attempts.status().message());
     run.id = (*stored)->id;
     run.attempts = static_cast<std::uint32_t>(attempts->size());
+    if (!attempts->empty()) run.newest = attempts->back().row.ordinal;  // they come by start
   } else {
     if (static_cast<std::uint64_t>(context_.last_run_id.load()) >= context_.limits.max_runs) {
       context_.metrics.limit_acted(metrics::Limit::kRuns);
@@ -96,6 +98,7 @@ absl::StatusOr<std::shared_ptr<Attempt>> AttemptDirectory::find(const v1::Hello&
     note_memory(*known->second);
   }
   const std::shared_ptr<Attempt>& attempt = known->second;
+  attempt->leftover = attempt->leftover || hello.leftover();
   if (absl::Status status = check_agrees(*attempt, hello); !status.ok()) return status;
   attempt->metrics = context_.runs.acquire(hello.run(), context_.now_ns());
   if (attempt->metrics->shared()) context_.metrics.limit_acted(metrics::Limit::kMetricsRuns);
@@ -116,8 +119,11 @@ absl::StatusOr<std::shared_ptr<Attempt>> AttemptDirectory::begin(const v1::Hello
                                            detector_options(context_.options, hello.run()));
   attempt->world_size = hello.world_size();
   attempt->groups.assign(hello.groups().begin(), hello.groups().end());
-  if (absl::Status status = note_previous(*attempt); !status.ok()) return status;
   if (absl::Status status = remember_batches(*attempt); !status.ok()) return status;
+  if (!hello.leftover() || run.newest == 0) {
+    if (absl::Status status = note_previous(*attempt, run.newest); !status.ok()) return status;
+    run.newest = row.ordinal;
+  }
   spdlog::info("run \"{}\": attempt \"{}\" ({}) begins with {} ranks and {} groups", hello.run(),
                hello.attempt(), row.ordinal, hello.world_size(), hello.groups_size());
   return attempt;
@@ -150,11 +156,11 @@ absl::StatusOr<std::shared_ptr<Attempt>> AttemptDirectory::load(const v1::Hello&
   return attempt;
 }
 
-absl::Status AttemptDirectory::note_previous(Attempt& attempt) {
-  if (attempt.row.ordinal < 2) return absl::OkStatus();
+absl::Status AttemptDirectory::note_previous(Attempt& attempt, std::uint32_t previous) {
+  if (previous == 0) return absl::OkStatus();
   const auto begin = attempts_.lower_bound({attempt.run_name, ""});
   for (auto at = begin; at != attempts_.end() && at->first.first == attempt.run_name; ++at) {
-    if (at->second->row.ordinal + 1 != attempt.row.ordinal) continue;
+    if (at->second->row.ordinal != previous) continue;
     if (at->second->progress.step_reports != 0) {
       attempt.previous_attempt_end = at->second->progress.last_step;
     }
@@ -163,7 +169,7 @@ absl::Status AttemptDirectory::note_previous(Attempt& attempt) {
   const absl::StatusOr<std::vector<store::Attempt>> all = reader_->attempts(attempt.run_id);
   if (!all.ok()) return absl::UnavailableError(all.status().message());
   for (const store::Attempt& other : *all) {
-    if (other.row.ordinal + 1 != attempt.row.ordinal) continue;
+    if (other.row.ordinal != previous) continue;
     if (other.progress.step_reports != 0) attempt.previous_attempt_end = other.progress.last_step;
     end_orphaned_events(attempt.run_id, other.row.id);
   }
@@ -192,6 +198,7 @@ void AttemptDirectory::end_orphaned_events(std::int64_t run_id, std::int64_t att
   if (!open.ok()) return;
   auto item = std::make_unique<store::CommitItem>();
   item->attempt_id = attempt_id;
+  std::vector<v1::Event> ended;
   for (const std::string& data : *open) {
     v1::Event event;
     if (!event.ParseFromString(data)) continue;
@@ -199,13 +206,16 @@ void AttemptDirectory::end_orphaned_events(std::int64_t run_id, std::int64_t att
     event.set_end_step(event.peak_step());
     item->events.push_back(
         {event.id(), event.revision(), run_id, attempt_id, false, event.SerializeAsString()});
+    ended.push_back(std::move(event));
   }
-  if (!item->events.empty()) context_.writer.submit(std::move(item), nullptr);
+  if (ended.empty()) return;
+  const std::function<void()> tell = teller(context_, std::move(ended));
+  context_.writer.submit(std::move(item), tell, tell);
 }
 
 bool AttemptDirectory::superseded(const Attempt& attempt) const {
   const auto run = runs_.find(attempt.run_name);
-  return run != runs_.end() && attempt.row.ordinal < run->second.attempts;
+  return attempt.leftover || (run != runs_.end() && attempt.row.ordinal < run->second.newest);
 }
 
 std::vector<AttemptDirectory::Present> AttemptDirectory::present() const {

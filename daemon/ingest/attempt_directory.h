@@ -45,6 +45,9 @@ class AttemptDirectory {
   struct Run {
     std::int64_t id = 0;
     std::uint32_t attempts = 0;  // begun so far
+    // Ordinal of the one that began last. What an attempt left on disk may arrive after the next
+    // one has begun, and is then not the newest.
+    std::uint32_t newest = 0;
   };
 
   absl::StatusOr<Run*> find_run(const std::string& name, store::CommitItem& item);
@@ -52,9 +55,9 @@ class AttemptDirectory {
                                                  store::CommitItem& item);
   absl::StatusOr<std::shared_ptr<Attempt>> load(const v1::Hello& hello,
                                                 const store::Attempt& stored);
-  // Where the attempt before the one with this ordinal ended; the events that it left open end, if
-  // nobody else can end them.
-  absl::Status note_previous(Attempt& attempt);
+  // Where the attempt with the ordinal `previous`, which it follows, ended; the events that that
+  // one left open end, if nobody else can end them.
+  absl::Status note_previous(Attempt& attempt, std::uint32_t previous);
   absl::Status remember_batches(Attempt& attempt);
   void end_orphaned_events(std::int64_t run_id, std::int64_t attempt_id);
   bool superseded(const Attempt& attempt) const;

@@ -98,7 +98,9 @@ Outcome BatchProcessor::finish(Attempt& attempt) {
 Outcome BatchProcessor::observe_time(Attempt& attempt, bool superseded) {
   Outcome outcome;
   if (superseded) {
-    if (!attempt.event_ids.empty()) attempt.detector.finish(findings_);
+    // What is being brought over goes on for a while: it is over when its stream is.
+    const bool over = !attempt.leftover || attempt.sessions == 0;
+    if (over && !attempt.event_ids.empty()) attempt.detector.finish(findings_);
   } else {
     liveness_.clear();
     for (const auto& [number, rank] : attempt.ranks) {

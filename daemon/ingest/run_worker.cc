@@ -6,6 +6,7 @@
 #include <chrono>
 
 #include "daemon/ingest/event_builder.h"
+#include "daemon/ingest/teller.h"
 #include "proto/limits.h"
 
 namespace gradwarden::ingest {
@@ -244,7 +245,7 @@ void RunWorker::look_for_stalls() {
     if (outcome.item == nullptr) continue;
     auto in_flight = present.attempt->in_flight;
     in_flight->fetch_add(1, std::memory_order_relaxed);
-    const std::function<void()> tell = publisher(std::move(outcome.events));
+    const std::function<void()> tell = teller(context_, std::move(outcome.events));
     auto done = [in_flight, tell] {
       tell();
       in_flight->fetch_sub(1, std::memory_order_release);
@@ -253,23 +254,11 @@ void RunWorker::look_for_stalls() {
   }
 }
 
-// People are told of an event after its commit, so that they find it in the history; and without
-// it while the store fails, because that is no reason not to wake them.
-std::function<void()> RunWorker::publisher(std::vector<v1::Event> events) {
-  if (events.empty()) return [] {};
-  // Called by the writer's thread alone.
-  auto left = std::make_shared<std::vector<v1::Event>>(std::move(events));
-  return [this, left] {
-    for (const v1::Event& event : *left) context_.publish(event);
-    left->clear();
-  };
-}
-
 void RunWorker::commit(const std::shared_ptr<Session>& session, Outcome outcome,
                        v1::IngestResponse response, std::size_t bytes) {
   auto in_flight = session->attempt->in_flight;
   in_flight->fetch_add(1, std::memory_order_relaxed);
-  const std::function<void()> tell = publisher(std::move(outcome.events));
+  const std::function<void()> tell = teller(context_, std::move(outcome.events));
   auto done = [this, session, in_flight, bytes, stored = outcome.stored, arrived = arrived_,
                response = std::move(response), tell] {
     metrics::count(context_.metrics.stored, stored);

@@ -51,7 +51,6 @@ class RunWorker {
   void look_for_stalls();
 
   // Publishes the events when it is called first.
-  std::function<void()> publisher(std::vector<v1::Event> events);
   // Hands the outcome to the writer; after the commit the session gets `response`.
   void commit(const std::shared_ptr<Session>& session, Outcome outcome, v1::IngestResponse response,
               std::size_t bytes);

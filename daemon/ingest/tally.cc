@@ -77,7 +77,10 @@ void add_findings(const Attempt& attempt, const std::vector<detect::Finding>& fi
                   metrics::RunValues& values) {
   for (const detect::Finding& finding : findings) {
     const detect::Incident& incident = finding.incident;
-    if (finding.change != detect::Change::kBegin) continue;
+    // Who is paged for critical events alone waits for the one that became critical.
+    const bool counts =
+        finding.change == detect::Change::kBegin || finding.change == detect::Change::kRise;
+    if (!counts) continue;
     const auto severity = static_cast<v1::Severity>(incident.severity);
     ++values
           .events[{incident.kind, std::string(severity_name(severity)), incident.diagnosis.cause}];

@@ -64,11 +64,8 @@ void LiveStream::add_steps(store::StoreReader& reader, std::string& out) {
 }
 
 void LiveStream::add_events(store::StoreReader& reader, std::string& out) {
-  Range all = range_;
-  all.first = 0;
-  absl::StatusOr<std::string> text = events_json(reader, all);
-  if (!text.ok() || *text == events_) return;
-  events_ = *text;
+  const absl::StatusOr<std::string> text = new_events_json(reader, range_, events_);
+  if (!text.ok() || text->empty()) return;
   out += message("events", *text);
 }
 

@@ -1,18 +1,18 @@
 // Server-sent events of one attempt: "steps" with what came since, "events" with those that are new
-// or changed, "attempt" when the run was started again. First only marks where it begins, so that
-// a page that has just loaded its history gets nothing twice.
+// or changed (at first the last ones), "attempt" when the run was started again. First only marks
+// where it begins, so that a page that has just loaded its history gets nothing twice.
 //
 // Used by the thread of the HTTP server's streams; reads the store on the reader pool.
 #ifndef GRADWARDEN_DAEMON_PAGE_LIVE_STREAM_H_
 #define GRADWARDEN_DAEMON_PAGE_LIVE_STREAM_H_
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "daemon/http/message.h"
+#include "daemon/page/event_cursor.h"
 #include "daemon/page/page_data.h"
 #include "daemon/query/reader_pool.h"
 
@@ -32,7 +32,7 @@ class LiveStream final : public http::Stream {
 
   query::ReaderPool& readers_;
   Range range_;
-  std::string events_;  // as sent last
+  EventCursor events_;
 };
 
 }  // namespace gradwarden::page

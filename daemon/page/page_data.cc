@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <utility>
 #include <vector>
 
 #include "daemon/ingest/event_builder.h"
 #include "daemon/ingest/names.h"
+#include "daemon/page/rank_choice.h"
 #include "daemon/page/report_sampler.h"
 #include "daemon/query/history_cursor.h"
 #include "daemon/query/run_summary.h"
@@ -24,7 +26,6 @@ constexpr std::uint64_t kMaxSteps = 3000;
 constexpr std::size_t kSamples = 200;
 constexpr std::size_t kColumns = 160;
 constexpr std::size_t kMaxRows = 512;
-constexpr std::size_t kMaxEvents = 500;
 constexpr double kNanosecondsPerMillisecond = 1e6;
 
 std::string text_of(const Json& value) {
@@ -105,14 +106,13 @@ void add_point(Columns& columns, const v1::HistoryPoint& point) {
 
 // What points do not keep, at some of the steps.
 absl::Status add_samples(store::StoreReader& reader, const Found& found, Json& out) {
-  const auto reports = sample_reports(reader, found.attempt.row.id,
-                                      even_steps(found.first, found.last, kSamples), found.last);
-  if (!reports.ok()) return reports.status();
   Json samples = Json::object();
   Columns columns(samples);
-  for (const v1::Report& report : *reports) add_report(columns, report);
+  absl::Status status = visit_samples(
+      reader, found.attempt.row.id, even_steps(found.first, found.last, kSamples), found.last,
+      [&columns](const v1::Report& report) { add_report(columns, report); });
   out["samples"] = std::move(samples);
-  return absl::OkStatus();
+  return status;
 }
 
 Json event_json(const v1::Event& event) {
@@ -143,35 +143,18 @@ Json event_json(const v1::Event& event) {
   return out;
 }
 
-// Of one attempt, the last ones, in order of their id.
-absl::StatusOr<std::vector<v1::Event>> events_of(store::StoreReader& reader,
-                                                 const store::AttemptRow& attempt) {
-  std::vector<v1::Event> events;
-  std::uint64_t after = 0;
-  while (true) {
-    const auto rows = reader.events(attempt.run_id, attempt.id, after, kMaxEvents);
-    if (!rows.ok()) return rows.status();
-    const std::uint64_t before = after;
-    for (const std::string& row : *rows) {
-      v1::Event event;
-      if (!event.ParseFromString(row)) continue;
-      after = std::max(after, event.id());
-      events.push_back(std::move(event));
-    }
-    // Where all of a page is damaged there is no way on.
-    if (rows->size() < kMaxEvents || after == before) break;
-  }
-  if (events.size() > kMaxEvents) {
-    events.erase(events.begin(), events.end() - static_cast<std::ptrdiff_t>(kMaxEvents));
-  }
-  return events;
+std::string text_of(const std::vector<v1::Event>& events) {
+  Json out = {{"events", Json::array()}};
+  for (const v1::Event& event : events) out["events"].push_back(event_json(event));
+  return text_of(out);
 }
 
 // Evenly apart, with the peaks of events so that no plot of samples misses what an event is about.
 absl::StatusOr<std::vector<std::uint64_t>> steps_with_peaks(store::StoreReader& reader,
                                                             const Found& found) {
+  if (!found.any()) return std::vector<std::uint64_t>{};
   std::vector<std::uint64_t> steps = even_steps(found.first, found.last, kColumns);
-  const auto events = events_of(reader, found.attempt.row);
+  const auto events = last_events(reader, found.attempt.row);
   if (!events.ok()) return events.status();
   std::size_t added = 0;
   for (auto event = events->rbegin(); event != events->rend() && added < kColumns; ++event) {
@@ -185,19 +168,36 @@ absl::StatusOr<std::vector<std::uint64_t>> steps_with_peaks(store::StoreReader& 
   return steps;
 }
 
-absl::StatusOr<std::vector<v1::Report>> reports_with_peaks(store::StoreReader& reader,
-                                                           const Found& found) {
-  if (!found.any()) return std::vector<v1::Report>{};
-  const auto steps = steps_with_peaks(reader, found);
-  if (!steps.ok()) return steps.status();
-  return sample_reports(reader, found.attempt.row.id, *steps, found.last);
+// The ranks to show: all, or those that differ most at the steps that are shown.
+absl::StatusOr<std::vector<std::size_t>> ranks_to_show(store::StoreReader& reader,
+                                                       const Found& found, std::size_t world_size,
+                                                       const std::vector<std::uint64_t>& steps) {
+  if (world_size <= kMaxRows) {
+    std::vector<std::size_t> all(world_size);
+    std::iota(all.begin(), all.end(), std::size_t{0});
+    return all;
+  }
+  RankChoice choice;
+  const absl::Status status = visit_samples(
+      reader, found.attempt.row.id, steps, found.last, [&choice](const v1::Report& report) {
+        const auto& norms =
+            report.local_norms().empty() ? report.shard_norms() : report.local_norms();
+        choice.observe({norms.data(), static_cast<std::size_t>(norms.size())});
+      });
+  if (!status.ok()) return status;
+  return choice.furthest(kMaxRows);
 }
 
+// Those of the ranks; empty where nothing is.
 template <typename Values>
-Json row_of(const Values& values) {
-  Json row = Json::array();
-  for (const double value : values) row.push_back(number(value));
-  return row;
+Json column_of(const Values& values, const std::vector<std::size_t>& ranks) {
+  Json column = Json::array();
+  if (values.empty()) return column;
+  for (const std::size_t rank : ranks) {
+    const bool there = rank < static_cast<std::size_t>(values.size());
+    column.push_back(there ? number(values[static_cast<int>(rank)]) : Json());
+  }
+  return column;
 }
 
 Json health_of(const v1::RunSummary& run) {
@@ -298,18 +298,27 @@ absl::StatusOr<std::string> history_json(store::StoreReader& reader, const Range
 absl::StatusOr<std::string> events_json(store::StoreReader& reader, const Range& range) {
   const absl::StatusOr<Found> found = find(reader, range);
   if (!found.ok()) return found.status();
-  const auto events = events_of(reader, found->attempt.row);
+  const auto events = last_events(reader, found->attempt.row);
   if (!events.ok()) return events.status();
-  Json out = {{"events", Json::array()}};
-  for (const v1::Event& event : *events) out["events"].push_back(event_json(event));
-  return text_of(out);
+  return text_of(*events);
+}
+
+absl::StatusOr<std::string> new_events_json(store::StoreReader& reader, const Range& range,
+                                            EventCursor& cursor) {
+  const absl::StatusOr<Found> found = find(reader, range);
+  if (!found.ok()) return found.status();
+  EventCursor next = cursor;  // where reading fails, what was read is told at the next turn
+  const auto events = next.news(reader, found->attempt.row);
+  if (!events.ok()) return events.status();
+  cursor = std::move(next);
+  return events->empty() ? std::string() : text_of(*events);
 }
 
 absl::StatusOr<std::string> groups_json(store::StoreReader& reader, const Range& range) {
   const absl::StatusOr<Found> found = find(reader, range);
   if (!found.ok()) return found.status();
-  const auto reports = reports_with_peaks(reader, *found);
-  if (!reports.ok()) return reports.status();
+  const auto steps = steps_with_peaks(reader, *found);
+  if (!steps.ok()) return steps.status();
   v1::Hello hello;
   hello.ParseFromString(found->attempt.row.hello);
   const auto rows = std::min<std::size_t>(static_cast<std::size_t>(hello.groups_size()), kMaxRows);
@@ -320,33 +329,45 @@ absl::StatusOr<std::string> groups_json(store::StoreReader& reader, const Range&
               {"left_out", static_cast<std::size_t>(hello.groups_size()) - rows},
               {"step", Json::array()},
               {"norms", Json::array()}};
-  for (const v1::Report& report : *reports) {
-    if (report.group_norms_size() != hello.groups_size()) continue;
+  const auto add = [&](const v1::Report& report) {
+    if (report.group_norms_size() != hello.groups_size()) return;
     out["step"].push_back(report.step());
     Json column = Json::array();  // one entry per group
     for (std::size_t i = 0; i < rows; ++i) {
       column.push_back(number(report.group_norms(static_cast<int>(i))));
     }
     out["norms"].push_back(std::move(column));
-  }
+  };
+  const absl::Status status =
+      visit_samples(reader, found->attempt.row.id, *steps, found->last, add);
+  if (!status.ok()) return status;
   return text_of(out);
 }
 
 absl::StatusOr<std::string> ranks_json(store::StoreReader& reader, const Range& range) {
   const absl::StatusOr<Found> found = find(reader, range);
   if (!found.ok()) return found.status();
-  const auto reports = reports_with_peaks(reader, *found);
-  if (!reports.ok()) return reports.status();
+  const auto steps = steps_with_peaks(reader, *found);
+  if (!steps.ok()) return steps.status();
+  v1::Hello hello;
+  hello.ParseFromString(found->attempt.row.hello);
+  const auto ranks = ranks_to_show(reader, *found, hello.world_size(), *steps);
+  if (!ranks.ok()) return ranks.status();
   Json out = {{"attempt", found->attempt.row.name},
+              {"ranks", *ranks},
+              {"world_size", hello.world_size()},
               {"step", Json::array()},
               {"local", Json::array()},
               {"shard", Json::array()}};
-  for (const v1::Report& report : *reports) {
-    if (report.local_norms_size() == 0 && report.shard_norms_size() == 0) continue;
+  const auto add = [&](const v1::Report& report) {
+    if (report.local_norms_size() == 0 && report.shard_norms_size() == 0) return;
     out["step"].push_back(report.step());
-    out["local"].push_back(row_of(report.local_norms()));
-    out["shard"].push_back(row_of(report.shard_norms()));
-  }
+    out["local"].push_back(column_of(report.local_norms(), *ranks));
+    out["shard"].push_back(column_of(report.shard_norms(), *ranks));
+  };
+  const absl::Status status =
+      visit_samples(reader, found->attempt.row.id, *steps, found->last, add);
+  if (!status.ok()) return status;
   return text_of(out);
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "daemon/page/event_cursor.h"
 #include "daemon/store/store.h"
 
 namespace gradwarden::page {
@@ -30,9 +31,13 @@ absl::StatusOr<std::string> run_json(store::StoreReader& reader, const std::stri
 absl::StatusOr<std::string> history_json(store::StoreReader& reader, const Range& range);
 // The events of an attempt, the last ones.
 absl::StatusOr<std::string> events_json(store::StoreReader& reader, const Range& range);
+// Those that are new or changed since the cursor's last turn, which goes on; "" if none.
+absl::StatusOr<std::string> new_events_json(store::StoreReader& reader, const Range& range,
+                                            EventCursor& cursor);
 // The norms of the groups at some of the steps, those of events' peaks among them: a row per group.
 absl::StatusOr<std::string> groups_json(store::StoreReader& reader, const Range& range);
-// The norms of the ranks' own gradients and of their shards, likewise.
+// The norms of the ranks' own gradients and of their shards, likewise; of many ranks those that lay
+// furthest from the median.
 absl::StatusOr<std::string> ranks_json(store::StoreReader& reader, const Range& range);
 
 }  // namespace gradwarden::page

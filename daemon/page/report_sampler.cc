@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/status/statusor.h"
 #include "gradwarden/v1/ingest.pb.h"
 
 namespace gradwarden::page {
@@ -49,20 +50,18 @@ std::vector<std::uint64_t> even_steps(std::uint64_t first, std::uint64_t last, s
   return steps;
 }
 
-absl::StatusOr<std::vector<v1::Report>> sample_reports(store::StoreReader& reader,
-                                                       std::int64_t attempt_id,
-                                                       const std::vector<std::uint64_t>& steps,
-                                                       std::uint64_t last) {
-  std::vector<v1::Report> reports;
+absl::Status visit_samples(store::StoreReader& reader, std::int64_t attempt_id,
+                           const std::vector<std::uint64_t>& steps, std::uint64_t last,
+                           const std::function<void(const v1::Report&)>& visit) {
   for (std::size_t i = 0; i < steps.size(); ++i) {
     const std::uint64_t until = i + 1 < steps.size() ? steps[i + 1] - 1 : last;
     if (until < steps[i]) continue;
-    absl::StatusOr<std::optional<v1::Report>> report =
+    const absl::StatusOr<std::optional<v1::Report>> report =
         first_report(reader, attempt_id, steps[i], until);
     if (!report.ok()) return report.status();
-    if (*report) reports.push_back(**std::move(report));
+    if (*report) visit(**report);
   }
-  return reports;
+  return absl::OkStatus();
 }
 
 }  // namespace gradwarden::page

@@ -108,7 +108,8 @@ absl::Status rebuild(const SqliteStoreOptions& options, Recovery& recovery) {
     if (!into.ok()) return into.status();
     absl::Status copied = salvage(options.folder + "/" + kHistoryFile, *into, recovery);
     // That nothing could be read is no reason not to start; that nothing can be written is one.
-    if (absl::IsResourceExhausted(copied) || absl::IsPermissionDenied(copied)) return copied;
+    const bool damaged = absl::IsDataLoss(copied) || absl::IsInternal(copied);
+    if (!copied.ok() && !damaged) return copied;
     absl::Status whole = into->execute("PRAGMA wal_checkpoint(TRUNCATE)");
     if (!whole.ok()) return whole;
   }

@@ -17,6 +17,10 @@ constexpr std::uint64_t kSlackParts = 20;
 // ?1 is the highest id; each statement of the group sees the same rows.
 constexpr char kChosen[] = "(SELECT id FROM segments WHERE id <= ?1 ORDER BY id LIMIT ?2)";
 
+// An empty table gives ids anew: a time noted under one that is gone would make new ones look old.
+constexpr char kForgetTimes[] =
+    "DELETE FROM segment_times WHERE segment_id > (SELECT coalesce(max(id), 0) FROM segments)";
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Retention>> Retention::open(const std::string& path,
@@ -80,6 +84,7 @@ absl::StatusOr<Pruned> Retention::pass() {
     if (!old.ok()) return old.status();
     for (absl::StatusOr<bool> more = true; *more;) {
       if (more = delete_some(*old, pruned); !more.ok()) return more.status();
+      if (*more && pause()) return pruned;
     }
   }
   absl::StatusOr<std::uint64_t> bytes = bytes_in_use();
@@ -94,6 +99,7 @@ absl::StatusOr<Pruned> Retention::pass() {
       if (!more.ok()) return more.status();
       if (!*more) break;
       bytes = bytes_in_use();
+      if (pause()) return pruned;
     }
     if (!bytes.ok()) return bytes.status();
   }
@@ -102,7 +108,15 @@ absl::StatusOr<Pruned> Retention::pass() {
   return pruned;
 }
 
+// A transaction of ours is short, but commits that wait for one after the other would get no turn:
+// they have as much time as was taken. True: the daemon wants to end.
+bool Retention::pause() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  return wake_.wait_for(lock, last_took_, [this] { return stopping_; });
+}
+
 absl::Status Retention::note_time(std::uint64_t now_ns) {
+  if (absl::Status status = connection_.execute(kForgetTimes); !status.ok()) return status;
   absl::StatusOr<Statement> note = connection_.prepare(
       "INSERT INTO segment_times(segment_id, time_ns) SELECT max(id), ? FROM segments"
       " WHERE true HAVING max(id) IS NOT NULL ON CONFLICT(segment_id) DO NOTHING");
@@ -141,6 +155,7 @@ absl::StatusOr<bool> Retention::delete_some(std::int64_t newest, Pruned& pruned)
       std::to_string(newest) + " ORDER BY id LIMIT " + std::to_string(kAtATime) + ")");
   if (!one.ok()) return one.status();
   if (*one == 0) return false;
+  const auto begin = std::chrono::steady_clock::now();
   absl::Status status = connection_.execute("BEGIN IMMEDIATE");
   std::uint64_t deleted = 0;
   for (const std::string& sql : statements) {
@@ -155,7 +170,9 @@ absl::StatusOr<bool> Retention::delete_some(std::int64_t newest, Pruned& pruned)
     status = statement->run();
     deleted = static_cast<std::uint64_t>(sqlite3_changes(connection_.handle()));
   }
+  if (status.ok()) status = connection_.execute(kForgetTimes);
   if (status.ok()) status = connection_.execute("COMMIT");
+  last_took_ = std::chrono::steady_clock::now() - begin;
   if (!status.ok()) {
     if (connection_.in_transaction()) connection_.execute("ROLLBACK").IgnoreError();
     return status;

@@ -71,6 +71,7 @@ class Retention {
   absl::StatusOr<std::int64_t> newest_before(std::uint64_t time_ns);
   // Deletes up to a few of the segments with ids up to `newest`. False: there was none.
   absl::StatusOr<bool> delete_some(std::int64_t newest, Pruned& pruned);
+  bool pause();
   absl::StatusOr<std::uint64_t> bytes_in_use();
 
   Connection connection_;
@@ -81,7 +82,8 @@ class Retention {
   std::atomic<std::uint64_t> max_bytes_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  bool stopping_ = false;  // guarded by mutex_
+  bool stopping_ = false;                            // guarded by mutex_
+  std::chrono::steady_clock::duration last_took_{};  // of delete_some()
   std::thread thread_;
 };
 

@@ -13,6 +13,16 @@ namespace {
 constexpr std::int64_t kRange = 4096;
 // Where not even the highest id can be found, ids are tried up to what so many bytes could hold.
 constexpr std::int64_t kLeastRowBytes = 16;
+// but no further than this beyond the last row that was found, which takes seconds: a page that
+// points to others loses some ten thousand small rows.
+constexpr std::int64_t kLongestGap = 1 << 18;
+
+// The last statement failed because the disk does not give back what was written to it.
+bool cannot_read(const Connection& connection) {
+  const int code = sqlite3_extended_errcode(connection.handle());
+  return code == SQLITE_IOERR_READ || code == SQLITE_IOERR_SHORT_READ ||
+         code == SQLITE_IOERR_CORRUPTFS;
+}
 
 class Copier {
  public:
@@ -25,9 +35,13 @@ class Copier {
     columns_ = *columns;
     lost_.clear();
     const std::int64_t end = highest_id(name);
+    std::int64_t found = 0;  // about: the end of the last range that gave a row
     for (std::int64_t first = 1; first <= end; first += kRange) {
+      if (!end_known_ && first - found > kLongestGap) break;
+      const int before = sqlite3_total_changes(into_.handle());
       absl::Status status = range(name, first, std::min(end, first + kRange - 1));
       if (!status.ok()) return status;
+      if (sqlite3_total_changes(into_.handle()) != before) found = first + kRange - 1;
     }
     return count_lost(name);
   }
@@ -51,9 +65,10 @@ class Copier {
 
  private:
   // Reading failed, not writing: a damaged schema gives errors of every kind.
-  static bool of_the_source(const absl::Status& status) {
-    return !absl::IsResourceExhausted(status) && !absl::IsUnavailable(status) &&
-           !absl::IsPermissionDenied(status);
+  bool of_the_source(const absl::Status& status) const {
+    return cannot_read(into_) ||
+           (!absl::IsResourceExhausted(status) && !absl::IsUnavailable(status) &&
+            !absl::IsPermissionDenied(status));
   }
 
   absl::StatusOr<std::string> common_columns(const std::string& name) {
@@ -168,9 +183,10 @@ absl::Status salvage(const std::string& damaged, Connection& into, Recovery& rec
   absl::StatusOr<Statement> attach = into.prepare("ATTACH ? AS aside");
   if (!attach.ok()) return attach.status();
   attach->bind_text(1, damaged);
-  if (absl::Status status = attach->run(); !status.ok()) return status;
+  absl::Status status = attach->run();
   // Each range is a transaction of its own: SQLite gives up a whole one when it meets damage.
-  absl::Status status = copy_all(into, recovery);
+  if (status.ok()) status = copy_all(into, recovery);
+  if (!status.ok() && cannot_read(into)) status = absl::DataLossError(status.message());
   into.execute("PRAGMA writable_schema = OFF").IgnoreError();
   into.execute("DETACH aside").IgnoreError();
   return status;

@@ -114,7 +114,7 @@ absl::StatusOr<std::optional<RunRow>> SqliteReader::run(std::string_view name) {
 
 absl::StatusOr<std::vector<Attempt>> SqliteReader::attempts(std::int64_t run_id) {
   static const std::string kSql =
-      std::string(kAttemptColumns) + " FROM attempts WHERE run_id = ? ORDER BY ordinal";
+      std::string(kAttemptColumns) + " FROM attempts WHERE run_id = ? ORDER BY started_ns, ordinal";
   const absl::StatusOr<Statement*> query = statement(kSql.c_str());
   if (!query.ok()) return query.status();
   (*query)->bind(1, run_id);

@@ -97,7 +97,8 @@ TEST_F(Aftermath, FollowKeepsWhatADaemonThatIsAwayCannotTakeAndEndsWhenIdle) {
   append(log, 0, 49);
   const int port = daemon_->grpc_port();
   daemon_->kill();
-  start("follow " + log + " --run later --until-idle 6");
+  // Idle since the follower's start, and until then the daemon must be back, on a slow machine too.
+  start("follow " + log + " --run later --until-idle 20");
   daemon_.reset();
   daemon_ = std::make_unique<DaemonProcess>(DaemonProcess::Options{
       .data_dir = folder_.path(), .grpc_listen = "127.0.0.1:" + std::to_string(port)});

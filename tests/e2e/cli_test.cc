@@ -177,16 +177,18 @@ TEST_F(Cli, EachMistakeGetsOneLineAndItsExitCode) {
 }
 
 TEST_F(Cli, ReplayReadsALogWithoutADaemon) {
+  const TemporaryFolder folder;
+  const std::string path = folder.path() + "/replayed";
   std::string text;
   const std::string write =
       "awk 'BEGIN{print \"step,loss,grad_norm\"; for(i=0;i<300;i++) print i \",\" 3+i%5/100 "
-      "\",\" (i==200?30:1)}' > $PWD/replayed.csv; ";
-  const std::string replay = "GRADWARDEN_DAEMON=127.0.0.1:1 $G replay $PWD/replayed.csv ";
-  EXPECT_EQ(shell(write + replay +
-                      "--json --html $PWD/replayed.html; grep -q '</html>' $PWD/replayed.html && "
-                      "rm $PWD/replayed.html $PWD/replayed.csv",
-                  &text),
-            0);
+      "\",\" (i==200?30:1)}' > " +
+      path + ".csv; ";
+  const std::string replay = "GRADWARDEN_DAEMON=127.0.0.1:1 $G replay " + path + ".csv ";
+  EXPECT_EQ(
+      shell(write + replay + "--json --html " + path + ".html; grep -q '</html>' " + path + ".html",
+            &text),
+      0);
   const nlohmann::json json = nlohmann::json::parse(text);
   ASSERT_EQ(json["events"].size(), 1u);
   EXPECT_EQ(json["events"][0]["peak_step"], 200);

@@ -2,7 +2,9 @@
 // deploy/fetch_alertmanager.sh makes one.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,15 +32,32 @@ std::string program(const std::string& name) {
   return std::filesystem::path(folder + "/" + name).lexically_normal();
 }
 
-// A free port for a moment, as the programs here take no other.
-int free_port() {
-  std::string output;
-  run_program({"python3", "-c",
-               "import socket; s = socket.socket(); s.bind(('127.0.0.1', 0)); "
-               "print(s.getsockname()[1])"},
-              &output);
-  return std::atoi(output.c_str());
-}
+// A port that nobody else is given while this lives, for an Alertmanager, which cannot choose one
+// itself and whose daemon may be told of it before it starts. As it is bound with SO_REUSEADDR and
+// not listened at, connecting to it is refused, and a program that sets SO_REUSEADDR may listen.
+class ReservedPort {
+ public:
+  ReservedPort() : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    const int yes = 1;
+    ::setsockopt(socket_, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    socklen_t size = sizeof address;
+    EXPECT_EQ(::bind(socket_, reinterpret_cast<sockaddr*>(&address), size), 0);
+    EXPECT_EQ(::getsockname(socket_, reinterpret_cast<sockaddr*>(&address), &size), 0);
+    number_ = ntohs(address.sin_port);
+  }
+  ~ReservedPort() { ::close(socket_); }
+  ReservedPort(const ReservedPort&) = delete;
+  ReservedPort& operator=(const ReservedPort&) = delete;
+
+  int number() const { return number_; }
+
+ private:
+  const int socket_;
+  int number_ = 0;
+};
 
 template <typename Condition>
 bool wait_for(Condition condition) {
@@ -52,10 +71,9 @@ bool wait_for(Condition condition) {
 
 class Alertmanager {
  public:
-  Alertmanager() : port_(free_port()) {}
   ~Alertmanager() { stop(); }
 
-  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_); }
+  std::string url() const { return "http://127.0.0.1:" + std::to_string(port_.number()); }
   bool start() {
     const std::string config = folder_.path() + "/alertmanager.yml";
     std::ofstream(config) << "route: {receiver: none}\nreceivers: [{name: none}]\n";
@@ -63,10 +81,11 @@ class Alertmanager {
     if (pid_ == 0) {
       const std::string log = folder_.path() + "/log";
       if (std::freopen(log.c_str(), "a", stderr) == nullptr) _exit(126);
-      const std::string command = "exec " + program("prometheus-alertmanager") +
-                                  " --config.file=" + config + " --storage.path=" + folder_.path() +
-                                  " --web.listen-address=127.0.0.1:" + std::to_string(port_) +
-                                  " --cluster.listen-address=";
+      const std::string command =
+          "exec " + program("prometheus-alertmanager") + " --config.file=" + config +
+          " --storage.path=" + folder_.path() +
+          " --web.listen-address=127.0.0.1:" + std::to_string(port_.number()) +
+          " --cluster.listen-address=";
       // Debian's build reads a template under /usr/share, also if it was only unpacked: it gets a
       // view of its own in which that is there.
       const std::string share = program("../share");
@@ -79,7 +98,7 @@ class Alertmanager {
       }
       _exit(127);
     }
-    return wait_for([&] { return http_request(port_, "/-/ready").status == 200; });
+    return wait_for([&] { return http_request(port_.number(), "/-/ready").status == 200; });
   }
   void stop() {
     if (pid_ <= 0) return;
@@ -98,7 +117,7 @@ class Alertmanager {
 
  private:
   const TemporaryFolder folder_;
-  const int port_;
+  const ReservedPort port_;
   pid_t pid_ = -1;
 };
 

@@ -65,10 +65,11 @@ class SlowPeers : public GuardedDaemon {
     DaemonProcess::Options options;
     options.data_dir = path("data");
     options.arguments = arguments;
+    // Short for who dawdles, and long enough for the test's own requests on a slow machine.
     options.config =
-        "http: {max_connections: 256, max_connections_per_address: 128, request_timeout_seconds: 2,"
-        " answer_timeout_seconds: 4}\n"
-        "grpc: {handshake_timeout_seconds: 2}\n";
+        "http: {max_connections: 256, max_connections_per_address: 128, request_timeout_seconds: 6,"
+        " answer_timeout_seconds: 10}\n"
+        "grpc: {handshake_timeout_seconds: 6}\n";
     daemon_ = std::make_unique<DaemonProcess>(options);
   }
 

@@ -110,7 +110,9 @@ TEST(DaemonStoreFailure, PeopleAreToldOfASpikeWhileNothingCanBeStored) {
   WebhookSink sink;
   const DaemonProcess daemon(
       {.data_dir = folder.path(),
-       .config = "alerts:\n  sinks: [{type: webhook, url: \"" + sink.url() + "\"}]\n"});
+       // What has changed since is told after the interval: not before the test is over.
+       .config = "alerts:\n  interval_seconds: 300\n  sinks: [{type: webhook, url: \"" +
+                 sink.url() + "\"}]\n"});
   IngestClient client(daemon.grpc_address());
   v1::IngestResponse response;
   ASSERT_TRUE(client.send(make_hello("run", "a1")));

@@ -3,6 +3,8 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 
+#include <future>
+
 #include "tests/e2e/guarded_daemon.h"
 #include "tests/e2e/metrics_page.h"
 
@@ -124,6 +126,48 @@ TEST_F(Tokens, ARenewedFileIsInForceWithoutARestartAndEndsOnlyTheStreamsOfWithdr
   EXPECT_EQ(list_runs(clear_channel(), kReader).error_code(), grpc::StatusCode::UNAUTHENTICATED);
   ASSERT_TRUE(staying.send(make_batch(1, 10)));
   EXPECT_TRUE(staying.receive_until(10));
+}
+
+// The page's live updates, taken by curl into a file until they end.
+class LiveUpdates {
+ public:
+  LiveUpdates(const std::string& address, const std::string& token, std::string file)
+      : file_(std::move(file)), end_(std::async(std::launch::async, [address, token, file = file_] {
+          return run_program({"curl", "-sN", "--max-time", "90", "-o", file, "-H",
+                              "Authorization: Bearer " + token, address},
+                             nullptr);
+        })) {}
+  std::string text() const { return content_of(file_); }
+  bool ended(std::chrono::seconds limit = std::chrono::seconds(0)) const {
+    return end_.wait_for(limit) == std::future_status::ready;
+  }
+
+ private:
+  std::string file_;
+  std::future<int> end_;
+};
+
+TEST_F(Tokens, ARenewedFileEndsTheLiveUpdatesOfWithdrawnTokensAndNoOthers) {
+  IngestClient writer(clear_channel(), kAdmin);
+  ASSERT_TRUE(writer.send(make_hello("run", "a1")));
+  ASSERT_TRUE(writer.send(make_batch(1, 10)));
+  ASSERT_TRUE(writer.receive_until(10));
+  const std::string address =
+      "http://127.0.0.1:" + std::to_string(daemon_->http_port()) + "/api/live?run=run";
+  const LiveUpdates staying(address, kAdmin, path("staying"));
+  const LiveUpdates leaving(address, kReader, path("leaving"));
+  const auto has = [](const LiveUpdates& updates, const std::string& text) {
+    return soon([&] { return updates.text().find(text) != std::string::npos; });
+  };
+  ASSERT_TRUE(has(staying, "event: steps"));
+  ASSERT_TRUE(has(leaving, "event: steps"));
+  replace_file(tokens(), "admin:" + kAdmin + "\n");
+  EXPECT_TRUE(leaving.ended(std::chrono::seconds(30)));
+  ASSERT_TRUE(writer.send(make_batch(11, 20)));
+  ASSERT_TRUE(writer.receive_until(20));
+  EXPECT_TRUE(has(staying, "\"last_step\":20"));
+  EXPECT_FALSE(staying.ended());
+  daemon_->kill();  // so that the test need not wait for curl
 }
 
 TEST_F(Tokens, ABadNewFileLeavesTheOldTokensInForce) {

@@ -21,12 +21,13 @@ import urllib.parse
 import urllib.request
 
 DEADLINE_S = 120
+PANELS_S = 20
 # Nothing is wrong with this daemon, so these have no value; but they must be valid.
 EMPTY_WHEN_WELL = ("unless on (run, job)",)
 
 
 def get(url):
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=30) as answer:
         return json.load(answer)
 
 
@@ -108,12 +109,20 @@ def start_prometheus(program, folder, rules, http_port, started):
     return prometheus
 
 
+def without_data(prometheus, queries):
+    """Those that return nothing for PANELS_S: a rate needs two scrapes, which may be late. All wait for the same seconds."""
+    deadline = time.monotonic() + PANELS_S
+    while queries := [(where, query) for where, query in queries if not ask(prometheus, query)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    return queries
+
+
 def check(prometheus, dashboard):
-    failed, checked = [], 0
-    for where, query in panel_queries(dashboard):
-        checked += 1
-        if not ask(prometheus, query):
-            failed.append(f"{where}: no data: {query}")
+    queries = panel_queries(dashboard)
+    failed = [f"{where}: no data: {query}" for where, query in without_data(prometheus, queries)]
+    checked = len(queries)
     rules = wait_for("the rules to be evaluated", lambda: all_evaluated(prometheus))
     for kind, name, query, health in rules:
         checked += 1

@@ -51,13 +51,16 @@ inline v1::ReportBatch make_batch(std::uint64_t first_sequence, std::uint64_t la
   return batch;
 }
 
+// For a whole stream or query: a test that hangs is to end, a slow machine is not to fail it.
+inline constexpr std::chrono::seconds kClientDeadline{240};
+
 class IngestClient {
  public:
   explicit IngestClient(const std::string& address)
       : IngestClient(grpc::CreateChannel(address, grpc::InsecureChannelCredentials())) {}
   // With a token, if it is not empty.
   explicit IngestClient(std::shared_ptr<grpc::Channel> channel, const std::string& token = "",
-                        std::chrono::seconds deadline = std::chrono::seconds(60))
+                        std::chrono::seconds deadline = kClientDeadline)
       : channel_(std::move(channel)), stub_(v1::IngestService::NewStub(channel_)) {
     if (!token.empty()) context_.AddMetadata("authorization", "Bearer " + token);
     context_.set_deadline(std::chrono::system_clock::now() + deadline);
@@ -167,7 +170,7 @@ class QueryClient {
  private:
   static void prepare(grpc::ClientContext& context) {
     context.set_wait_for_ready(true);
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
+    context.set_deadline(std::chrono::system_clock::now() + kClientDeadline);
   }
   std::unique_ptr<v1::QueryService::Stub> stub_;
 };

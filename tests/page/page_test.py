@@ -102,7 +102,8 @@ class PageTest(unittest.TestCase):
         self.assertEqual(made.returncode, 0)
         self.browser.open(f"{self.daemon.page}#run=live&attempt=second")
         self.wait(f"{DRAWN} == 2")
-        made = self.daemon.make("--run", "live", "--attempt", "third", "--steps", 300, "--steps-per-second", 150, wait=False)
+        # Ten seconds of steps: a slow browser, too, has drawn the first of them before the last come.
+        made = self.daemon.make("--run", "live", "--attempt", "third", "--steps", 300, "--steps-per-second", 30, wait=False)
         self.addCleanup(made.wait, DEADLINE_S)
         self.wait("fetch('/api/run?run=live').then((answer) => answer.json()).then((run) => run.latest_attempt == 'third')")
         self.browser.open(f"{self.daemon.page}#run=live")

@@ -17,24 +17,25 @@ trap finish EXIT
 
 wheel=$("$here/../../deploy/build_wheel.sh")
 if unzip -l "$wheel" | grep -i nccl; then echo "the wheel contains NCCL"; exit 1; fi
-"$python" -m pip install --quiet --disable-pip-version-check --target "$work/site" --no-deps "$wheel"
-"$python" -m pip install --quiet --disable-pip-version-check --target "$work/site" grpcio protobuf
+"$python" -m pip install --quiet --disable-pip-version-check --retries 10 --target "$work/site" --no-deps "$wheel"
+"$python" -m pip install --quiet --disable-pip-version-check --retries 10 --target "$work/site" grpcio protobuf
 
 "$gradwardend" --data-dir "$work/data" --grpc-listen 127.0.0.1:0 --http-listen 127.0.0.1:0 \
   --ports-file "$work/ports.json" >"$work/daemon.log" 2>&1 &
 daemon=$!
-for _ in $(seq 300); do
+for _ in $(seq 1200); do
   [[ -s $work/ports.json ]] && break
   kill -0 "$daemon" || { cat "$work/daemon.log"; exit 1; }
   sleep 0.1
 done
+[[ -s $work/ports.json ]] || { echo "gradwardend was not ready within 120 s"; cat "$work/daemon.log"; exit 1; }
 port=$("$python" -c 'import json, sys; print(json.load(open(sys.argv[1]))["grpc"])' "$work/ports.json")
 
 number=0
 for order in torch,grpc,google.protobuf.struct_pb2,gradwarden gradwarden,torch,grpc grpc,gradwarden,torch \
     google.protobuf.struct_pb2,gradwarden global:torch,gradwarden,grpc global:gradwarden,grpc,torch; do
   number=$((number + 1))
-  result=$(PYTHONPATH=$work/site "$python" "$here/wheel_clash.py" "$order" "127.0.0.1:$port" "run$number")
+  result=$(PYTHONPATH=$work/site "$python" "$here/wheel_clash.py" "$order" "127.0.0.1:$port" "run$number" "$gradwarden")
   echo "$order: $result"
   [[ $result == ok ]]
   steps=$("$gradwarden" show "run$number" --daemon "127.0.0.1:$port" --json | "$python" -c \

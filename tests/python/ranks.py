@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-DEADLINE_S = 200
+DEADLINE_S = 600
 
 
 def _rank_main(rank, world, directory, function, arguments):

@@ -21,6 +21,15 @@ def ask(*arguments):
     ).stdout
 
 
+def reports_of(run, address):
+    """How many reports of the run are stored; 0 also while the daemon does not know it yet."""
+    try:
+        shown = ask("show", run, "--daemon", address, "--json")
+    except subprocess.CalledProcessError:
+        return 0
+    return int(json.loads(shown)["summary"].get("reports", 0))
+
+
 @unittest.skipUnless("GRADWARDEND" in os.environ, "needs gradwardend")
 class DaemonTest(unittest.TestCase):
     def setUp(self):
@@ -60,6 +69,11 @@ class DaemonTest(unittest.TestCase):
                 if step == 30:
                     guard.mark_checkpoint()
             history = guard.history
+            # close() waits a second and no more: on a slow machine only the goodbye is to be left for it.
+            deadline = time.monotonic() + DEADLINE_S
+            while (stored := reports_of("loop", self.address)) < 60:
+                self.assertLess(time.monotonic(), deadline, f"only {stored} of 60 reports are stored")
+                time.sleep(0.05)
             self.assertTrue(guard.close())
         return history
 

@@ -19,7 +19,7 @@ def run(name, *arguments, ranks=0):
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     ended = subprocess.run(
-        [sys.executable, "-B", *launcher, str(EXAMPLES / name), *arguments], capture_output=True, text=True, timeout=200, env=environment
+        [sys.executable, "-B", *launcher, str(EXAMPLES / name), *arguments], capture_output=True, text=True, timeout=600, env=environment
     )
     if ended.returncode != 0:
         raise AssertionError(f"{name} ended with {ended.returncode}: {ended.stdout}{ended.stderr}")

@@ -1,14 +1,21 @@
 """One process that imports the wheel beside torch, grpcio and protobuf in the given order and uses them all at once.
 
-    wheel_clash.py ORDER DAEMON RUN     ORDER: for example torch,grpc,gradwarden; "global:" before it: RTLD_GLOBAL
+    wheel_clash.py ORDER DAEMON RUN GRADWARDEN     ORDER: for example torch,grpc,gradwarden; "global:" before it: RTLD_GLOBAL
+                                                   GRADWARDEN: the command
 
 Prints "ok", or raises.
 """
 
 import importlib
+import json
 import os
+import subprocess
 import sys
+import time
 from concurrent import futures
+
+DEADLINE_S = 60
+STEPS = 200
 
 
 def import_all(order):
@@ -47,8 +54,23 @@ def check_libraries():
         raise AssertionError(f"from the wheel: {ours}; from the system: {systems}")
 
 
+def wait_until_stored(command, daemon, run):
+    """close() waits a second and no more: on a slow machine only the goodbye is to be left for it."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        show = [command, "show", run, "--daemon", daemon, "--json"]
+        shown = subprocess.run(show, capture_output=True, text=True, timeout=DEADLINE_S)
+        # It fails while the daemon does not know the run yet.
+        stored = int(json.loads(shown.stdout)["summary"].get("reports", 0)) if shown.returncode == 0 else 0
+        if stored >= STEPS:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"only {stored} of {STEPS} reports are stored: {shown.stderr}")
+        time.sleep(0.05)
+
+
 def main():
-    order, daemon, run = sys.argv[1:]
+    order, daemon, run, command = sys.argv[1:]
     import_all(order)
     import gradwarden
     import grpc
@@ -67,7 +89,7 @@ def main():
         )
         guard = gradwarden.Guard(daemon=daemon, run=run)
         guard.bind([("weight", weight)])
-        for step in range(200):
+        for step in range(STEPS):
             outcome = guard.step(step=step, loss=1.0)
             if abs(outcome.grad_norm - 8) > 1e-6:
                 raise AssertionError(f"norm {outcome.grad_norm}")
@@ -75,6 +97,7 @@ def main():
             request["a"], request["b"] = step, 1
             if add(request)["sum"] != step + 1:
                 raise AssertionError("grpcio answered wrongly")
+        wait_until_stored(command, daemon, run)
         if not guard.close():
             raise AssertionError("reports were lost")
     server.stop(None)

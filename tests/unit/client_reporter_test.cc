@@ -83,6 +83,18 @@ TEST(Reporter, SubmitMakesNoSystemCall) {
   }
 }
 
+TEST(Reporter, RefusesToSendATokenInClearTextToADaemonOfTheEnvironmentToo) {
+  setenv("GRADWARDEN_DAEMON", "10.0.0.1:7460", 1);
+  setenv("GRADWARDEN_TOKEN_FILE", "/etc/token", 1);
+  SingleRank ranks;
+  ReporterOptions options = options_for("");
+  EXPECT_THROW(Reporter(options, ranks), Error);
+  setenv("GRADWARDEN_DAEMON", "127.0.0.1:7460", 1);
+  EXPECT_NO_THROW(Reporter(options, ranks));
+  unsetenv("GRADWARDEN_DAEMON");
+  unsetenv("GRADWARDEN_TOKEN_FILE");
+}
+
 TEST(Reporter, SendsAgainWhatABrokenStreamLeftUnacknowledged) {
   FakeDaemon daemon;
   daemon.end_after_batches = 3;  // every stream breaks after three batches
@@ -197,7 +209,7 @@ TEST(Reporter, CloseEndsWithinItsTimeoutWhenNobodyAnswers) {
   for (std::uint64_t step = 1; step <= 50; ++step) reporter.submit(record_of(step));
   const auto start = std::chrono::steady_clock::now();
   EXPECT_FALSE(reporter.close());
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(5));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(30));
   EXPECT_EQ(reporter.statistics().dropped, 50U);
 }
 

@@ -166,6 +166,46 @@ TEST_F(SpoolTest, ATornTailAndFlippedBytesCostOnlyTheirReports) {
   EXPECT_EQ(read_all(*found[0]).size(), 98U);
 }
 
+TEST_F(SpoolTest, FilesThatAreGoneEndTheReadingAndTheirReportsAreCountedAsLost) {
+  const auto spool = create();
+  append(*spool, 1, 10, /*in_memory=*/true);
+  append(*spool, 11, 3000);
+  v1::Report report;
+  ASSERT_TRUE(spool->read(report));
+  for (const auto& entry : fs::directory_iterator(folder_)) {
+    if (entry.path().extension() == ".gwspool") fs::remove(entry.path());
+  }
+  // What is open already can be read to its end.
+  const std::size_t read = read_all(*spool).size();
+  EXPECT_LT(read, 1500U);
+  EXPECT_EQ(spool->take_lost(), 3000 - 11 - read);
+  EXPECT_EQ(spool->unread(), 0U);
+  append(*spool, 3001, 3100);
+  EXPECT_EQ(read_all(*spool), range(3001, 3100));
+  EXPECT_EQ(spool->take_lost(), 0U);
+}
+
+TEST_F(SpoolTest, AFileThatCannotBeOpenedNowIsReadLater) {
+  const auto spool = create();
+  append(*spool, 1, 3000);
+  const std::string moved = folder_ + "/moved";
+  std::string path;
+  for (const auto& entry : fs::directory_iterator(folder_)) {
+    if (entry.path().string().find("-1.gwspool") != std::string::npos) path = entry.path().string();
+  }
+  ASSERT_FALSE(path.empty());
+  // What cannot be opened as a file, whoever asks.
+  fs::rename(path, moved);
+  fs::create_directory(path);
+  v1::Report report;
+  EXPECT_FALSE(spool->read(report));
+  EXPECT_EQ(spool->unread(), 3000U);
+  fs::remove(path);
+  fs::rename(moved, path);
+  EXPECT_EQ(read_all(*spool), range(1, 3000));
+  EXPECT_EQ(spool->take_lost(), 0U);
+}
+
 TEST_F(SpoolTest, ASpoolWithoutAReportIsRemoved) {
   create();
   ASSERT_EQ(files(), 1U);

@@ -144,6 +144,34 @@ TEST_F(Groups, ASilenceHoldsBackItsRunAndKindUntilItIsOver) {
   EXPECT_FALSE(groups.unsilence(id));
 }
 
+TEST_F(Groups, AnEventThatTheHistoryDoesNotHaveIsResolvedAndForgotten) {
+  groups.take(event_of(1), now);
+  groups.take(event_of(2), now);
+  EXPECT_EQ(tell(), 1U);
+  EXPECT_EQ(tell(1), 1U);
+  groups.close(1, now);
+  now += kHour;
+  tell();
+  EXPECT_FALSE(last.resolved) << "the other one lasts";
+  groups.close(2, now);
+  now += kHour;
+  EXPECT_EQ(tell(), 1U);
+  EXPECT_TRUE(last.resolved);
+  EXPECT_EQ(tell(1), 1U);
+  EXPECT_TRUE(groups.open_events().empty());
+  EXPECT_EQ(tell(), 0U);
+}
+
+TEST_F(Groups, WhereNobodyIsToldNothingIsKept) {
+  AlertGroups nobody({}, 0);
+  const std::size_t empty = nobody.save().size();
+  for (std::uint64_t id = 1; id <= 1000; ++id) {
+    EXPECT_FALSE(nobody.take(event_of(id, false, "run " + std::to_string(id)), now));
+  }
+  EXPECT_EQ(nobody.last_event_id(), 1000U);
+  EXPECT_LE(nobody.save().size(), empty + 10);
+}
+
 TEST_F(Groups, SavedStateKnowsWhatWasToldToWhom) {
   groups.take(event_of(1), now);
   groups.take(event_of(2, false, "other"), now);
@@ -268,12 +296,12 @@ TEST_F(AlerterTest, OneSinkThatHangsOrIsDownNeverDelaysAnotherAndIsToldWhenItIsB
   const auto alerter = make();
   alerter->publish(event_of(1));
   EXPECT_TRUE(sinks_.wait([&] { return sinks_.bodies["b"].size() == 1; }));
-  EXPECT_TRUE(sinks_.wait([&] { return sinks_.tries["a"] == 1; }));
+  EXPECT_TRUE(sinks_.wait([&] { return sinks_.tries["a"] >= 1; }));
   sinks_.set([&] {
     sinks_.hangs.clear();
     sinks_.down = {"a"};
   });
-  EXPECT_TRUE(sinks_.wait([&] { return sinks_.tries["a"] == 3; }));
+  EXPECT_TRUE(sinks_.wait([&] { return sinks_.tries["a"] >= 3; }));
   sinks_.set([&] { sinks_.down.clear(); });
   EXPECT_TRUE(sinks_.wait([&] { return sinks_.bodies["a"].size() == 1; }));
   alerter->publish(event_of(1, true));

@@ -170,6 +170,36 @@ TEST_F(BatchProcessorTest, AnIncidentKeepsItsEventIdFromBatchToBatchAndOverARest
   EXPECT_TRUE(end.events[0].has_end_step());
 }
 
+TEST_F(BatchProcessorTest, PeopleAreToldOfAnIncidentAgainWhenItsSeverityGrows) {
+  attempt_.metrics = runs_.acquire("run", 1);
+  std::uint64_t sequence = 0;
+  const auto step = [&](double grad_norm, double loss) {
+    v1::ReportBatch in = batch({++sequence});
+    in.mutable_reports(0)->set_grad_norm(grad_norm);
+    in.mutable_reports(0)->set_loss(loss);
+    return process(in).events;
+  };
+  // So noisy that four times the mean is nothing unusual.
+  for (int i = 0; i < 200; ++i)
+    ASSERT_TRUE(step(i % 8 == 7 ? 2.2 : 0.2 + 0.2 * (i % 7), 2.5).empty());
+  const std::vector<v1::Event> begun = step(3.6, 2.5);
+  ASSERT_EQ(begun.size(), 1U);
+  ASSERT_EQ(begun[0].severity(), v1::SEVERITY_INFO);
+  EXPECT_TRUE(step(3.6, 2.5).empty()) << "nothing new";
+  const std::vector<v1::Event> risen = step(5000, 2.5);
+  ASSERT_EQ(risen.size(), 1U);
+  EXPECT_EQ(risen[0].id(), begun[0].id());
+  EXPECT_EQ(risen[0].severity(), v1::SEVERITY_WARNING);
+  EXPECT_FALSE(risen[0].has_end_step());
+  EXPECT_TRUE(step(5000, 2.5).empty()) << "nothing new";
+  attempt_.metrics->update([](metrics::RunValues& values) {
+    std::map<std::string, std::uint64_t> by_severity;
+    for (const auto& [labels, count] : values.events) by_severity[labels.severity] += count;
+    EXPECT_EQ(by_severity["info"], 1U);
+    EXPECT_EQ(by_severity["warning"], 1U);
+  });
+}
+
 TEST_F(BatchProcessorTest, AFlightIsStoredBesideItsReportAndOnlyOnce) {
   v1::ReportBatch in = batch({1, 2, 3});
   v1::FlightRecording& flight = *in.mutable_reports(1)->mutable_flight();

@@ -129,6 +129,22 @@ TEST_F(RecoveryTest, ASegmentThatCannotBeReadCostsOnlyItsNeighboursOnThePage) {
   EXPECT_EQ(recovery_.damage, "") << "the new file is sound";
 }
 
+// Where ids end is not known then: they are tried up to a bound, not as many as the file could
+// hold.
+TEST_F(RecoveryTest, ALastPageThatCannotBeReadCostsOnlyItsOwnRows) {
+  fill(2000);
+  const std::string before = content(path());
+  const std::size_t at = before.rfind(std::string(1000, static_cast<char>('a' + 1999 % 26)));
+  ASSERT_NE(at, std::string::npos);
+  damage(at / 16384 * 16384, 16384);
+  mark_damaged(folder_);
+  recover();
+  EXPECT_FALSE(recovery_.end_known);
+  EXPECT_GE(recovery_.segments, 1970U);
+  EXPECT_LT(recovery_.segments, 2000U);
+  EXPECT_EQ(recovery_.events, 2U);
+}
+
 TEST_F(RecoveryTest, NothingOfALostAttemptIsLeftToBeTakenForAnothers) {
   fill(10);
   {

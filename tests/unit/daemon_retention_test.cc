@@ -92,6 +92,34 @@ TEST_F(RetentionTest, ADeletedReportThatComesAgainIsStillADuplicate) {
   EXPECT_THAT(*reader_->stored_sequences(1, 0), ElementsAre(Range(1, 700)));
 }
 
+TEST_F(RetentionTest, WhatIsStoredAfterAllElseWasDeletedIsNotTakenForOld) {
+  limit(100, 0);
+  add(300);
+  pass(0);
+  EXPECT_EQ(pass(200).segments, 300U);
+  add(5);
+  EXPECT_EQ(pass(0).segments, 0U);
+  EXPECT_EQ(pass(60).segments, 0U);
+  EXPECT_EQ(segments(), 5U);
+}
+
+TEST_F(RetentionTest, EndsInTheMiddleOfALongPass) {
+  limit(100, 0);
+  add(5000);
+  pass(0);
+  now_ns_ += 200 * kSecondNs;
+  // Its first transaction waits for this one, while the daemon begins to end.
+  Connection busy = *Connection::open(store_->path(), Connection::Mode::kReadWrite);
+  ASSERT_TRUE(busy.execute("BEGIN IMMEDIATE").ok());
+  retention_->start();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  std::thread ending([this] { retention_.reset(); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  ASSERT_TRUE(busy.execute("COMMIT").ok());
+  ending.join();
+  EXPECT_GT(segments(), 0U);
+}
+
 TEST_F(RetentionTest, TheOldestGoWhenTheHistoryIsTooLarge) {
   add(50, 20'000);
   limit(0, 600'000);

@@ -5,6 +5,7 @@ import { Plots, short } from "./plots.js";
 
 const element = (id) => document.getElementById(id);
 const MOST_KEPT = 3000; // steps that live updates add before the history is asked for again
+const MOST_EVENTS = 500; // as many as the daemon gives at once
 const REFRESH_RUNS_MS = 5000;
 const REFRESH_MAPS_MS = 10000;
 
@@ -93,6 +94,13 @@ function showEvents(list) {
   element("events").children[chosen]?.classList.add("chosen");
 }
 
+// What is new takes the place of what was known of the same event.
+function addEvents(list) {
+  const all = new Map([...events, ...list].map((one) => [one.id, one]));
+  showEvents([...all.values()].sort((a, b) => a.id - b.id).slice(-MOST_EVENTS));
+  redraw();
+}
+
 function showFacts() {
   const attempt = known.attempt_list.find((one) => one.attempt === state.attempt) ?? known.attempt_list.at(-1);
   if (!attempt) return;
@@ -112,9 +120,10 @@ const range = (attempt) => ({ run: state.run, attempt, first: state.first, last:
 async function showMaps() {
   const [byGroup, byRank] = await Promise.all([get("groups", range(state.attempt)), get("ranks", range(state.attempt))]);
   groups.draw(byGroup.groups, byGroup.step, byGroup.norms);
-  const count = Math.max(0, ...byRank.local.map((row) => row.length));
-  element("ranks-title").hidden = count === 0;
-  ranks.draw([...Array(count).keys()].map((rank) => `rank ${rank}`), byRank.step, byRank.local.map((row) => (row.length ? row : new Array(count).fill(null))));
+  const kept = byRank.local.some((row) => row.length > 0) ? byRank.ranks : [];
+  element("ranks-title").hidden = kept.length === 0;
+  element("ranks-shown").textContent = kept.length < byRank.world_size ? `the ${kept.length} of ${byRank.world_size} that differ most` : "";
+  ranks.draw(kept.map((rank) => `rank ${rank}`), byRank.step, byRank.local.map((row) => (row.length ? row : new Array(kept.length).fill(null))));
 }
 
 const redraw = () => plots.draw(history, other, events);
@@ -146,7 +155,7 @@ function follow(attempt) {
   const next = () => ({ run: state.run, attempt, first: (history?.last_step ?? -1) + 1 });
   live = new Live(next, {
     steps: addSteps,
-    events: (data) => { showEvents(data.events); redraw(); },
+    events: (data) => addEvents(data.events),
     behind: () => guarded(showRun),
   }, (on) => element("live").classList.toggle("on", on));
 }
