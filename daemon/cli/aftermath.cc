@@ -31,33 +31,70 @@ const v1::Event* chosen(const std::vector<v1::Event>& events, std::uint64_t id) 
   return found;
 }
 
-// Another incident of the same attempt that the state of this step was saved in.
-const v1::Event* in_trouble(const std::vector<v1::Event>& events, const v1::Event& but,
-                            std::uint64_t step) {
-  for (const v1::Event& event : events) {
-    if (event.id() == but.id() || !of_training(event) || event.attempt() != but.attempt()) continue;
-    if (event.start_step() <= step && step <= last_step(event)) return &event;
-  }
-  return nullptr;
-}
-
 struct Saved {
   std::uint64_t step = 0;
   std::string attempt;
 };
 
-// Of the incident's attempt and of those before it, the latest first.
-std::vector<Saved> saved_before(const v1::GetRunResponse& run, const v1::Event& incident) {
-  std::vector<Saved> saved;
+// Another incident, of the attempt that saved this state, during which it was saved.
+const v1::Event* in_trouble(const std::vector<v1::Event>& events, const v1::Event& but,
+                            const Saved& saved) {
+  for (const v1::Event& event : events) {
+    if (event.id() == but.id() || !of_training(event) || event.attempt() != saved.attempt) continue;
+    if (event.start_step() <= saved.step && saved.step <= last_step(event)) return &event;
+  }
+  return nullptr;
+}
+
+struct History {
+  std::vector<Saved> saved;  // the latest first
+  bool abandoned = false;    // some lay before the incident, but were abandoned
+};
+
+// What the incident's attempt saved, and of those before it what the next one built upon: where it
+// went back behind a state, that state was abandoned.
+History saved_before(const v1::GetRunResponse& run, const v1::Event& incident) {
+  History found;
   for (const v1::AttemptSummary& attempt : run.attempts()) {
+    if (attempt.reports() != 0) {  // else its first step is not known
+      const auto behind = [&](const Saved& one) { return one.step >= attempt.first_step(); };
+      found.abandoned = std::erase_if(found.saved, behind) != 0 || found.abandoned;
+    }
     for (const std::uint64_t step : attempt.checkpoint_steps()) {
-      if (step < incident.start_step()) saved.push_back({step, attempt.attempt()});
+      if (step < incident.start_step()) found.saved.push_back({step, attempt.attempt()});
     }
     if (attempt.attempt() == incident.attempt()) break;
   }
-  std::stable_sort(saved.begin(), saved.end(),
+  std::stable_sort(found.saved.begin(), found.saved.end(),
                    [](const Saved& a, const Saved& b) { return a.step > b.step; });
-  return saved;
+  return found;
+}
+
+std::string why_none(const History& history, const std::string& begin,
+                     const std::string& passed_over) {
+  if (!history.saved.empty()) {
+    return "every checkpoint before step " + begin + " was made during another incident" +
+           passed_over;
+  }
+  if (history.abandoned) {
+    return "every checkpoint before step " + begin +
+           " was abandoned by a later attempt, which began further back";
+  }
+  return "no checkpoint before step " + begin + " was marked; mark them with mark_checkpoint()";
+}
+
+std::string why_this(const Rewind& rewind, const std::string& margin,
+                     const std::string& passed_over) {
+  const v1::Event& incident = rewind.incident;
+  const std::string began = " steps before event " + std::to_string(incident.id()) + " (" +
+                            incident.kind() + ") began at step " +
+                            std::to_string(incident.start_step());
+  if (!rewind.within_margin) {
+    return "the last one marked at least " + margin + began + passed_over;
+  }
+  return "none is " + margin + began + "; this is the last one before it, by " +
+         counted(incident.start_step() - *rewind.checkpoint, "step") +
+         ", and may hold the beginning of the trouble" + passed_over;
 }
 
 }  // namespace
@@ -101,11 +138,11 @@ std::optional<Rewind> rewind_to(const v1::GetRunResponse& run, const std::vector
   rewind.incident = *incident;
   rewind.batch_ids.assign(incident->batch_ids().begin(), incident->batch_ids().end());
   const Saved* nearest = nullptr;  // that is in no trouble, if none is far enough
-  std::string passed_over;
-  const std::vector<Saved> saved = saved_before(run, *incident);
   const Saved* found = nullptr;
-  for (const Saved& one : saved) {
-    if (const v1::Event* other = in_trouble(events, *incident, one.step)) {
+  std::string passed_over;
+  const History history = saved_before(run, *incident);
+  for (const Saved& one : history.saved) {
+    if (const v1::Event* other = in_trouble(events, *incident, one)) {
       passed_over = "; the one at step " + std::to_string(one.step) + " was made during event " +
                     std::to_string(other->id()) + " (" + other->kind() + ")";
       continue;
@@ -115,28 +152,15 @@ std::optional<Rewind> rewind_to(const v1::GetRunResponse& run, const std::vector
     found = &one;
     break;
   }
-  const std::string begin = std::to_string(incident->start_step());
-  if (found == nullptr && nearest == nullptr) {
-    rewind.reason = saved.empty() ? "no checkpoint before step " + begin +
-                                        " was marked; mark them with checkpoint_complete()"
-                                  : "every checkpoint before step " + begin +
-                                        " was made during another incident" + passed_over;
+  if (nearest == nullptr) {
+    rewind.reason = why_none(history, std::to_string(incident->start_step()), passed_over);
     return rewind;
   }
   rewind.within_margin = found == nullptr;
   const Saved& back = found != nullptr ? *found : *nearest;
   rewind.checkpoint = back.step;
   rewind.attempt = back.attempt;
-  const std::uint64_t before = incident->start_step() - back.step;
-  rewind.reason = "the last one marked at least " + std::to_string(margin) +
-                  " steps before event " + std::to_string(incident->id()) + " (" +
-                  incident->kind() + ") began at step " + begin + passed_over;
-  if (rewind.within_margin) {
-    rewind.reason = "none is " + std::to_string(margin) + " steps before event " +
-                    std::to_string(incident->id()) + " (" + incident->kind() + ") began at step " +
-                    begin + "; this is the last one before it, by " + counted(before, "step") +
-                    ", and may hold the beginning of the trouble" + passed_over;
-  }
+  rewind.reason = why_this(rewind, std::to_string(margin), passed_over);
   return rewind;
 }
 

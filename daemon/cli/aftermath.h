@@ -41,8 +41,9 @@ struct Rewind {
 };
 
 // Back from an incident (the last one that is a warning or worse and of training itself, or the one
-// with this id) to the last checkpoint at least `margin` steps before it that lies in no other
-// incident. Nothing if there is no such incident.
+// with this id) to the last checkpoint at least `margin` steps before it that no attempt went back
+// behind and that lies in no other incident of the attempt that made it. Nothing if there is no
+// such incident.
 std::optional<Rewind> rewind_to(const v1::GetRunResponse& run, const std::vector<v1::Event>& events,
                                 std::uint64_t event_id, std::uint64_t margin);
 

@@ -43,12 +43,15 @@ class Follow {
       send();
       std::this_thread::sleep_for(kLookEvery);
     }
-    sender_.add(follower_.settle());
+    sender_.add(follower_.settle(), now_unix_ns());
     return report(sender_.finish());
   }
 
  private:
   void look() {
+    // What was there before, however many looks it takes, is of the time when we came: it says
+    // nothing of how often rows come.
+    const std::uint64_t now = caught_up_ ? now_unix_ns() : began_ns_;
     std::string bytes;
     while (true) {
       const LogTail::Look look = tail_.look(bytes);
@@ -56,14 +59,15 @@ class Follow {
       grew_ = steady_clock::now();
       settled_ = false;
       if (look == LogTail::Look::kRestarted) {
-        sender_.add(follower_.settle());
+        sender_.add(follower_.settle(), now);
         follower_.restart();
       }
-      sender_.add(follower_.append(bytes));
+      sender_.add(follower_.append(bytes), now);
     }
+    caught_up_ = true;
     if (settled_ || steady_clock::now() - grew_ < kSettles) return;
     settled_ = true;
-    sender_.add(follower_.settle());
+    sender_.add(follower_.settle(), now);
   }
 
   void send() {
@@ -107,6 +111,8 @@ class Follow {
   ReportSender sender_;
   steady_clock::time_point grew_ = steady_clock::now();
   steady_clock::time_point retry_at_{};
+  const std::uint64_t began_ns_ = now_unix_ns();
+  bool caught_up_ = false;
   bool settled_ = true;
   bool said_ = false;
 };

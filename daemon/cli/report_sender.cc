@@ -14,11 +14,11 @@ namespace {
 
 constexpr std::size_t kBatch = 256;
 
-v1::Report report_of(const replay::LogRow& row, std::uint64_t sequence) {
+v1::Report report_of(const replay::LogRow& row, std::uint64_t sequence, std::uint64_t time_ns) {
   v1::Report report;
   report.set_sequence(sequence);
   report.set_step(row.step.value_or(0));
-  report.set_time_unix_ns(now_unix_ns());
+  report.set_time_unix_ns(time_ns);
   report.set_clip_coefficient(1);
   report.set_decision(v1::DECISION_APPLY);
   report.set_reason(v1::REASON_WITHIN_LIMITS);
@@ -52,7 +52,7 @@ ReportSender::ReportSender(const std::string& address, const ChannelSecurity& se
 
 ReportSender::~ReportSender() { close(false); }
 
-void ReportSender::add(const std::vector<replay::LogRow>& rows) {
+void ReportSender::add(const std::vector<replay::LogRow>& rows, std::uint64_t time_ns) {
   for (const replay::LogRow& row : rows) {
     const std::uint64_t step = row.step.value_or(0);
     if (attempt_ == 0 || step <= last_step_) {
@@ -60,7 +60,7 @@ void ReportSender::add(const std::vector<replay::LogRow>& rows) {
       sequence_ = 0;
     }
     last_step_ = step;
-    kept_.push_back({attempt_, report_of(row, ++sequence_)});
+    kept_.push_back({attempt_, report_of(row, ++sequence_, time_ns)});
   }
 }
 

@@ -28,7 +28,8 @@ class ReportSender {
   ReportSender& operator=(const ReportSender&) = delete;
 
   // Keeps the rows, in memory, until they are stored.
-  void add(const std::vector<replay::LogRow>& rows);
+  // Rows of one time are of one look at the log: what the time between them was is not known.
+  void add(const std::vector<replay::LogRow>& rows, std::uint64_t time_ns);
   // Sends what is kept. Not OK: nothing is lost, call it again later, unless refused() is true.
   grpc::Status send();
   // The log has ended: says so, after all that is kept. Not OK: not all was stored.

@@ -55,6 +55,9 @@ SignalScore CalibratedSignal::judge(double value) {
     start_again();
     residuals_.clear();
     recent_.clear();
+    // What was learnt was of logarithms.
+    sigma_ = excess_ = 0;
+    judged_ = peaks_ = 0;
   }
   last_position_ = position(value);
   if (values_.size() < (linear_ ? kLinearWarmup : kWarmup)) return last_;

@@ -7,7 +7,7 @@
 namespace gradwarden::detect {
 namespace {
 
-constexpr std::uint32_t kStateVersion = 4;
+constexpr std::uint32_t kStateVersion = 5;
 // Version 1 had neither replicas nor outliers, 2 no calibrated signals, 3 no groups, stalls and
 // rules of single quantities; the rest is as it was, so that a newer daemon is not blind.
 constexpr std::uint32_t kOldestStateVersion = 1;

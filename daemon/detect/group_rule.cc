@@ -18,24 +18,26 @@ void GroupRule::observe(const Scene& scene) {
     if (verdict.judged) tracker_.quiet(scene.findings);
     return;
   }
-  const bool begins = tracker_.open() == nullptr;
+  const Severity before = tracker_.open() != nullptr ? tracker_.open()->severity : Severity::kInfo;
+  const double threshold = verdict.baseline * options_.factor * std::exp(verdict.others);
   const bool alarm = verdict.log_ratio - verdict.others > std::log(options_.alarm);
-  Incident& incident =
-      tracker_.flag({.step = step.step,
-                     .time_ns = step.time_ns,
-                     .value = verdict.value,
-                     .baseline = verdict.baseline,
-                     .threshold = verdict.baseline * options_.factor * std::exp(verdict.others),
-                     .severity = alarm ? Severity::kWarning : Severity::kInfo},
-                    scene.next_key);
-  if (begins && verdict.group < step.group_names.size()) {
-    incident.group = step.group_names[verdict.group];
-  }
+  Incident& incident = tracker_.flag({.step = step.step,
+                                      .time_ns = step.time_ns,
+                                      .value = verdict.value,
+                                      .baseline = verdict.baseline,
+                                      .threshold = threshold,
+                                      .severity = alarm ? Severity::kWarning : Severity::kInfo},
+                                     scene.next_key);
   if (tracker_.at_peak()) {
+    // The group, too: a peak of another group is another group's number.
+    const bool named = verdict.group < step.group_names.size();
+    incident.group = named ? step.group_names[verdict.group] : std::string();
     incident.baseline = verdict.baseline;
+    incident.threshold = threshold;
     incident.batch_ids.assign(step.batch_ids.begin(), step.batch_ids.end());
   }
-  if (begins || tracker_.at_peak()) tracker_.report(scene.findings);
+  // What grew worse without a higher value is told, too.
+  if (tracker_.at_peak() || incident.severity > before) tracker_.report(scene.findings);
 }
 
 }  // namespace gradwarden::detect

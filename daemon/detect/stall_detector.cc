@@ -1,6 +1,7 @@
 #include "daemon/detect/stall_detector.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "daemon/detect/kinds.h"
 #include "daemon/detect/state_bytes.h"
@@ -12,6 +13,12 @@ constexpr double kNsPerSecond = 1e9;
 constexpr double kUsual = 0.95;  // of the intervals are shorter
 constexpr std::size_t kLeastIntervals = 3;
 constexpr std::size_t kNamedRanks = 8;
+// A pause for evaluation comes too seldom for the window of intervals: the longest are remembered
+// beside it, halved in so many rows, and not beyond a bound, so that a run that hung twice is not
+// unwatched for days. One long silence may have been a stall; of two the shorter is known.
+constexpr double kHalfLife = 20000;
+constexpr double kPauseMargin = 1.5;
+constexpr double kLongestPause = 1800;
 
 double seconds_between(std::uint64_t from_ns, std::uint64_t to_ns) {
   return to_ns > from_ns ? static_cast<double>(to_ns - from_ns) / kNsPerSecond : 0;
@@ -38,15 +45,26 @@ StallDetector::StallDetector(const StallOptions& options)
 
 void StallDetector::observe(const Step& step, std::vector<Finding>& findings) {
   if (last_time_ns_ != 0 && step.time_ns > last_time_ns_) {
-    intervals_s_.push(seconds_between(last_time_ns_, step.time_ns));
+    const double interval_s = seconds_between(last_time_ns_, step.time_ns);
+    intervals_s_.push(interval_s);
+    remember_pause(std::min(interval_s, kLongestPause));
   }
   last_time_ns_ = std::max(last_time_ns_, step.time_ns);
   last_step_ = step.step;
   stall_.end(findings);
 }
 
+void StallDetector::remember_pause(double interval_s) {
+  static const double kLeft = std::exp2(-1 / kHalfLife);
+  longest_pause_s_ *= kLeft;
+  known_pause_s_ *= kLeft;
+  known_pause_s_ = std::max(known_pause_s_, std::min(interval_s, longest_pause_s_));
+  longest_pause_s_ = std::max(longest_pause_s_, interval_s);
+}
+
 double StallDetector::longest_silence_s() const {
-  return std::max(options_.least_seconds, options_.periods * intervals_s_.quantile(kUsual));
+  return std::max({options_.least_seconds, options_.periods * intervals_s_.quantile(kUsual),
+                   kPauseMargin * known_pause_s_});
 }
 
 void StallDetector::observe_time(const Liveness& liveness, std::uint64_t& next_key,
@@ -124,12 +142,17 @@ void StallDetector::save(StateWriter& out) const {
   intervals_s_.save(out);
   out.value(last_time_ns_);
   out.value(last_step_);
+  out.value(longest_pause_s_);
+  out.value(known_pause_s_);
 }
 
 bool StallDetector::restore(StateReader& in) {
   if (!stall_.restore(in) || !ranks_.restore(in) || !intervals_s_.restore(in)) return false;
   last_time_ns_ = in.value<std::uint64_t>();
   last_step_ = in.value<std::uint64_t>();
+  if (in.version() < 5) return in.ok();
+  longest_pause_s_ = in.value<double>();
+  known_pause_s_ = in.value<double>();
   return in.ok();
 }
 

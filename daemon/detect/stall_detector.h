@@ -1,6 +1,6 @@
 // A run that no longer reports, and ranks that are silent. Knows no clock: who has one calls
 // observe_time(). What is a long silence is learnt from the intervals between reports, so that a
-// pause for evaluation or a checkpoint, once seen, is none.
+// pause for evaluation or a checkpoint, once it came twice, is none.
 //
 // Not thread-safe; owned by DefaultDetector.
 #ifndef GRADWARDEN_DAEMON_DETECT_STALL_DETECTOR_H_
@@ -32,6 +32,7 @@ class StallDetector {
  private:
   static constexpr std::size_t kIntervals = 64;
 
+  void remember_pause(double interval_s);
   double longest_silence_s() const;
   void flag_stall(const Liveness& liveness, double silence_s, std::uint64_t& next_key,
                   std::vector<Finding>& findings);
@@ -44,6 +45,8 @@ class StallDetector {
   SortedWindow<kIntervals> intervals_s_;
   std::uint64_t last_time_ns_ = 0;
   std::uint64_t last_step_ = 0;
+  double longest_pause_s_ = 0;
+  double known_pause_s_ = 0;  // the second longest
 };
 
 }  // namespace gradwarden::detect

@@ -1,5 +1,6 @@
 #include "daemon/detect/vanishing_rule.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "daemon/detect/kinds.h"
@@ -39,8 +40,12 @@ void VanishingRule::observe(const Scene& scene) {
   if (rows_ == 0 || *step.grad_norm > kGrows * first_norm_) begin_stretch(step);
   ++rows_;
   if (rows_ < options_.after && tracker_.open() == nullptr) return;
-  const bool learns = first_loss_ > 0 && loss_ < kLossFalls * first_loss_;
+  // Asked again for each stretch of rows: that it learned before says nothing for ever.
+  const bool asked = rows_ % std::max(1U, options_.after) == 0;
+  const bool learns = !asked || (first_loss_ > 0 && loss_ < kLossFalls * first_loss_);
+  if (asked) first_loss_ = loss_;
   const bool begins = tracker_.open() == nullptr;
+  const Severity before = begins ? Severity::kInfo : tracker_.open()->severity;
   Incident& incident = tracker_.flag({.step = step.step,
                                       .time_ns = step.time_ns,
                                       .value = *step.grad_norm,
@@ -48,7 +53,10 @@ void VanishingRule::observe(const Scene& scene) {
                                       .threshold = options_.below,
                                       .severity = learns ? Severity::kInfo : Severity::kWarning},
                                      scene.next_key);
-  if (!begins) return;
+  if (!begins) {
+    if (incident.severity > before) tracker_.report(scene.findings);
+    return;
+  }
   incident.start_step = start_step_;
   incident.start_time_ns = start_time_ns_;
   incident.flagged_steps = rows_;

@@ -13,6 +13,7 @@ namespace {
 constexpr std::size_t kSpikedBatches = 256;
 constexpr std::size_t kShards = 64;
 constexpr std::size_t kSpikeRows = 64;
+constexpr std::size_t kIllRanks = 256;
 // A rate that is higher by less is the same.
 constexpr double kRateRises = 1.001;
 // Without a rise for so many rows the next one is another.
@@ -106,6 +107,7 @@ void Facts::note_incident(const detect::Incident& incident) {
                                : incident.ranks.empty() ? 0
                                                         : incident.ranks.front();
     ill_rank_ = RankSeen{rank, rows_, desync};
+    if (ill_since_.size() < kIllRanks) ill_since_.emplace(rank, incident.start_step);
   }
   if (!is_spike(incident)) return;
   ++spikes_;
@@ -159,6 +161,11 @@ std::size_t Facts::spikes_within(std::uint64_t rows) const {
   return static_cast<std::size_t>(
       std::count_if(spike_rows_.begin(), spike_rows_.end(),
                     [&](std::uint64_t row) { return row + rows >= rows_; }));
+}
+
+bool Facts::ill_before(std::uint32_t rank, std::uint64_t step) const {
+  const auto known = ill_since_.find(rank);
+  return known != ill_since_.end() && known->second < step;
 }
 
 std::optional<std::uint64_t> Facts::rows_since_update_spike() const {

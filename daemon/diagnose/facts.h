@@ -69,7 +69,8 @@ class Facts {
     bool desync = false;
   };
   const std::optional<RankSeen>& last_ill_rank() const { return ill_rank_; }
-  std::uint64_t rank_incidents() const { return rank_incidents_; }
+  // An incident of this rank alone began before this step.
+  bool ill_before(std::uint32_t rank, std::uint64_t step) const;
   std::optional<std::uint64_t> rows_since_update_spike() const;
 
   // ---- groups ----
@@ -114,7 +115,8 @@ class Facts {
   std::uint64_t spikes_ = 0;
   std::deque<std::uint64_t> spike_rows_;
   std::optional<RankSeen> ill_rank_;
-  std::uint64_t rank_incidents_ = 0;
+  std::map<std::uint32_t, std::uint64_t> ill_since_;  // by rank: where its first incident began
+  std::uint64_t rank_incidents_ = 0;  // only so that the saved form stays what it was
   std::uint64_t update_spike_row_ = 0;
 
   std::vector<float> group_logs_;  // averages of log norms

@@ -64,6 +64,11 @@ void Facts::save(StateWriter& out) const {
     out.value(value);
   }
   out.value(norm_log_);
+  out.value(static_cast<std::uint32_t>(ill_since_.size()));
+  for (const auto& [rank, step] : ill_since_) {
+    out.value(rank);
+    out.value(step);
+  }
 }
 
 bool Facts::restore(StateReader& in) {
@@ -113,6 +118,13 @@ bool Facts::restore(StateReader& in) {
     *value = in.value<std::uint64_t>();
   }
   norm_log_ = in.value<double>();
+  ill_since_.clear();
+  if (in.at_end()) return in.ok();  // a state of before there were ill ranks in it
+  const auto ranks = in.value<std::uint32_t>();
+  for (std::uint32_t i = 0; i < ranks && in.ok(); ++i) {
+    const auto rank = in.value<std::uint32_t>();
+    ill_since_[rank] = in.value<std::uint64_t>();
+  }
   return in.ok();
 }
 

@@ -172,7 +172,7 @@ std::vector<Clue> other_clues(const Incident& incident, const Facts& facts) {
   if (kind == detect::kRankOutlier) {
     std::vector<Clue> clues = {
         {kHardware, 0.65, "one rank alone differs, by its own gradients before any reduction"}};
-    if (facts.rank_incidents() > 1 && facts.last_ill_rank()->rank == incident.rank) {
+    if (incident.rank && facts.ill_before(*incident.rank, incident.start_step)) {
       clues.push_back({kHardware, 0.4, "it is not the first time for this rank"});
     }
     return clues;

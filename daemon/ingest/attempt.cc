@@ -32,6 +32,11 @@ void Attempt::note_backlog(RankState& rank, std::uint64_t dropped_reports,
   rank.pending = pending_reports;
 }
 
+void Attempt::listen_from(std::uint64_t now_ns) {
+  watched_since_ns = now_ns;
+  for (auto& [number, rank] : ranks) rank.last_seen_ns = std::max(rank.last_seen_ns, now_ns);
+}
+
 bool Attempt::stalled() const {
   const std::vector<detect::Incident> open = detector.open_incidents();
   return std::any_of(open.begin(), open.end(), [](const detect::Incident& incident) {

@@ -41,6 +41,8 @@ struct Attempt {
   AttemptShape shape(std::uint32_t rank) const;
   // What a rank says it dropped and holds back; 0 never takes back what was dropped.
   void note_backlog(RankState& rank, std::uint64_t dropped_reports, std::uint64_t pending_reports);
+  // Nobody is blamed for a silence before this time.
+  void listen_from(std::uint64_t now_ns);
   // An event says that the run no longer reports.
   bool stalled() const;
   // The detector's state and the ids of the events that its open incidents became.
@@ -53,6 +55,8 @@ struct Attempt {
   const std::int64_t run_id;
   const store::AttemptRow row;
   std::uint32_t world_size = 1;
+  // Silence before this is the daemon's own: it was away, or stopped.
+  std::uint64_t watched_since_ns = 0;
   bool leftover = false;  // a later attempt sends what this one left on disk
   std::optional<std::uint64_t> previous_attempt_end;  // the last step of the attempt before
   std::vector<std::string> groups;

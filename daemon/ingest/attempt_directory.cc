@@ -140,6 +140,7 @@ absl::StatusOr<std::shared_ptr<Attempt>> AttemptDirectory::load(const v1::Hello&
                                            detector_options(context_.options, hello.run()));
   attempt->world_size = first.world_size();
   attempt->groups.assign(first.groups().begin(), first.groups().end());
+  attempt->watched_since_ns = context_.now_ns();
   attempt->progress = stored.progress;
   attempt->progress.state.clear();
   const absl::StatusOr<std::vector<std::uint64_t>> checkpoints =
@@ -153,6 +154,7 @@ absl::StatusOr<std::shared_ptr<Attempt>> AttemptDirectory::load(const v1::Hello&
     attempt->event_ids.clear();
     end_orphaned_events(attempt->run_id, attempt->row.id);
   }
+  end_events_without_rule(*attempt);
   return attempt;
 }
 
@@ -192,8 +194,22 @@ absl::Status AttemptDirectory::remember_batches(Attempt& attempt) {
   return absl::OkStatus();
 }
 
-// The detector that would have ended them is gone.
-void AttemptDirectory::end_orphaned_events(std::int64_t run_id, std::int64_t attempt_id) {
+// A rule that is switched off since would never end its incident.
+void AttemptDirectory::end_events_without_rule(Attempt& attempt) {
+  std::set<std::uint64_t> keys;
+  for (const detect::Incident& open : attempt.detector.open_incidents()) keys.insert(open.key);
+  std::set<std::uint64_t> orphans;
+  std::erase_if(attempt.event_ids, [&](const auto& known) {
+    const bool orphan = keys.count(known.first) == 0;
+    if (orphan) orphans.insert(known.second);
+    return orphan;
+  });
+  if (!orphans.empty()) end_orphaned_events(attempt.run_id, attempt.row.id, orphans);
+}
+
+// The detector that would have ended them is gone. All of the attempt, or those of `only`.
+void AttemptDirectory::end_orphaned_events(std::int64_t run_id, std::int64_t attempt_id,
+                                           const std::set<std::uint64_t>& only) {
   const auto open = reader_->open_events(run_id, attempt_id, 1000);
   if (!open.ok()) return;
   auto item = std::make_unique<store::CommitItem>();
@@ -202,6 +218,7 @@ void AttemptDirectory::end_orphaned_events(std::int64_t run_id, std::int64_t att
   for (const std::string& data : *open) {
     v1::Event event;
     if (!event.ParseFromString(data)) continue;
+    if (!only.empty() && only.count(event.id()) == 0) continue;
     event.set_revision(event.revision() + 1);
     event.set_end_step(event.peak_step());
     item->events.push_back(

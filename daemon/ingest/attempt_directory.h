@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -59,7 +60,9 @@ class AttemptDirectory {
   // one left open end, if nobody else can end them.
   absl::Status note_previous(Attempt& attempt, std::uint32_t previous);
   absl::Status remember_batches(Attempt& attempt);
-  void end_orphaned_events(std::int64_t run_id, std::int64_t attempt_id);
+  void end_events_without_rule(Attempt& attempt);
+  void end_orphaned_events(std::int64_t run_id, std::int64_t attempt_id,
+                           const std::set<std::uint64_t>& only = {});
   bool superseded(const Attempt& attempt) const;
   // Somebody still has to notice that it went away.
   bool watched(const Attempt& attempt) const;

@@ -106,10 +106,12 @@ Outcome BatchProcessor::observe_time(Attempt& attempt, bool superseded) {
     for (const auto& [number, rank] : attempt.ranks) {
       liveness_.push_back({number, rank.step, rank.last_seen_ns, rank.phase == v1::PHASE_FINISHED});
     }
-    attempt.detector.observe_time({.now_ns = context_.now_ns(),
-                                   .last_report_ns = attempt.progress.last_report_ns,
-                                   .ranks = liveness_},
-                                  findings_);
+    const std::uint64_t reported = attempt.progress.last_report_ns;
+    attempt.detector.observe_time(
+        {.now_ns = context_.now_ns(),
+         .last_report_ns = reported == 0 ? 0 : std::max(reported, attempt.watched_since_ns),
+         .ranks = liveness_},
+        findings_);
   }
   if (findings_.empty()) {
     outcome.item.reset();

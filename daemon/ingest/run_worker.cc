@@ -14,6 +14,8 @@ namespace {
 
 // How often silence is looked for, and attempts that nobody needs in memory.
 constexpr std::chrono::milliseconds kSweepInterval{500};
+// Between two looks: this worker did not run.
+constexpr std::uint64_t kAwayNs = 5'000'000'000;
 constexpr std::size_t kKeptBatchBytes = 1 << 20;
 
 absl::Status invalid(Problem problem) { return absl::InvalidArgumentError(*problem); }
@@ -240,7 +242,12 @@ void RunWorker::handle_closed(Session& session) {
 }
 
 void RunWorker::look_for_stalls() {
+  const std::uint64_t now = context_.now_ns();
+  // A daemon that was stopped, with its machine or by a signal, heard nobody meanwhile.
+  const bool was_away = last_look_ns_ != 0 && now > last_look_ns_ + kAwayNs;
+  last_look_ns_ = now;
   for (const AttemptDirectory::Present& present : directory_.present()) {
+    if (was_away) present.attempt->listen_from(now);
     Outcome outcome = processor_.observe_time(*present.attempt, present.superseded);
     if (outcome.item == nullptr) continue;
     auto in_flight = present.attempt->in_flight;

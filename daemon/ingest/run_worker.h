@@ -50,7 +50,6 @@ class RunWorker {
   void handle_closed(Session& session);
   void look_for_stalls();
 
-  // Publishes the events when it is called first.
   // Hands the outcome to the writer; after the commit the session gets `response`.
   void commit(const std::shared_ptr<Session>& session, Outcome outcome, v1::IngestResponse response,
               std::size_t bytes);
@@ -62,8 +61,9 @@ class RunWorker {
   IngestContext& context_;
   AttemptDirectory directory_;
   BatchProcessor processor_;
-  Arrival arrived_{};      // of the message that is handled
-  v1::ReportBatch batch_;  // reused: its messages keep their memory
+  Arrival arrived_{};               // of the message that is handled
+  v1::ReportBatch batch_;           // reused: its messages keep their memory
+  std::uint64_t last_look_ns_ = 0;  // for stalls
 
   std::mutex mutex_;
   std::condition_variable wake_;

@@ -45,13 +45,14 @@ std::vector<std::pair<std::string, RunValues>> RunRegistry::collect(std::uint64_
   return values;
 }
 
-// A run that is gone and comes back without a new stream keeps its old, unlisted object; its worker
-// acquires again with each Hello.
+// A run whose attempt is in memory stays however long it is silent: to leave would look like a run
+// that is well again, and no Hello brings it back within its stream. Once it finished it may go.
 void RunRegistry::remove_gone(std::uint64_t now_ns) {
   std::erase_if(runs_, [&](const auto& item) {
-    const std::uint64_t seen =
-        std::max(item.second.since_ns, item.second.metrics->copy().last_report_ns);
-    return seen + retention_ns_ < now_ns;
+    const Entry& entry = item.second;
+    const RunValues values = entry.metrics->copy();
+    const bool held = entry.metrics.use_count() > 1 && !values.finished;
+    return !held && std::max(entry.since_ns, values.last_report_ns) + retention_ns_ < now_ns;
   });
 }
 

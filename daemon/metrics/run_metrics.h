@@ -1,6 +1,6 @@
 // What /metrics shows of each run, in a bounded set: a run enters with its first stream and leaves
-// a while after its last report, and no more than `max_runs` are there at once. Those that find no
-// place are counted together, as the run "other".
+// a while after its last report, once it finished or nobody holds its values any more; no more than
+// `max_runs` are there at once. Those that find no place are counted together, as the run "other".
 //
 // Threads: a run's values are written by the worker that owns it, once per batch, and copied by
 // scrapes; each side holds the run's own lock for the copy only.

@@ -116,8 +116,9 @@ grpc::ServerUnaryReactor* QueryService::GetRun(grpc::CallbackServerContext* call
                                                v1::GetRunResponse* response) {
   if (const grpc::Status status = admit(*call); !status.ok()) return refuse(call, status);
   if (Problem problem = check_run_name(request->run())) return refuse(call, *problem);
-  return answer(call, readers_, metrics_, response,
-                [request](store::StoreReader& reader) { return get_run(reader, request->run()); });
+  return answer(call, readers_, metrics_, response, [request](store::StoreReader& reader) {
+    return get_run(reader, request->run(), kAllCheckpoints);
+  });
 }
 
 grpc::ServerUnaryReactor* QueryService::ListEvents(grpc::CallbackServerContext* call,

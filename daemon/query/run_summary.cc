@@ -8,8 +8,8 @@ namespace gradwarden::query {
 namespace {
 
 constexpr std::uint32_t kMaxEventsPerAnswer = 1000;
-
-constexpr std::uint32_t kCheckpointsPerAttempt = 64;
+// Of all attempts together, so that an answer stays far below gRPC's 4 MiB.
+constexpr std::uint32_t kCheckpointsPerAnswer = 100'000;
 constexpr std::uint32_t kFlightRanksPerAnswer = 64;
 
 v1::AttemptSummary summarize_attempt(const store::Attempt& attempt) {
@@ -104,7 +104,8 @@ absl::StatusOr<v1::ListRunsResponse> list_runs(store::StoreReader& reader) {
   return response;
 }
 
-absl::StatusOr<v1::GetRunResponse> get_run(store::StoreReader& reader, std::string_view name) {
+absl::StatusOr<v1::GetRunResponse> get_run(store::StoreReader& reader, std::string_view name,
+                                           std::uint32_t checkpoints_per_attempt) {
   const absl::StatusOr<store::RunRow> run = find_run(reader, name);
   if (!run.ok()) return run.status();
   const absl::StatusOr<std::vector<store::Attempt>> attempts = reader.attempts(run->id);
@@ -114,11 +115,17 @@ absl::StatusOr<v1::GetRunResponse> get_run(store::StoreReader& reader, std::stri
   v1::GetRunResponse response;
   *response.mutable_summary() = *std::move(summary);
   for (const store::Attempt& attempt : *attempts) {
-    v1::AttemptSummary& one = *response.add_attempts();
-    one = summarize_attempt(attempt);
-    const auto checkpoints = reader.checkpoints(attempt.row.id, kCheckpointsPerAttempt);
+    *response.add_attempts() = summarize_attempt(attempt);
+  }
+  std::uint32_t room = kCheckpointsPerAnswer;
+  for (std::size_t i = attempts->size(); i-- > 0 && room != 0;) {  // the latest attempts first
+    const auto checkpoints =
+        reader.checkpoints((*attempts)[i].row.id, std::min(room, checkpoints_per_attempt));
     if (!checkpoints.ok()) return checkpoints.status();
-    one.mutable_checkpoint_steps()->Add(checkpoints->begin(), checkpoints->end());
+    room -= static_cast<std::uint32_t>(checkpoints->size());
+    response.mutable_attempts(static_cast<int>(i))
+        ->mutable_checkpoint_steps()
+        ->Add(checkpoints->begin(), checkpoints->end());
   }
   return response;
 }

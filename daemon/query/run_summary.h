@@ -2,6 +2,7 @@
 #ifndef GRADWARDEN_DAEMON_QUERY_RUN_SUMMARY_H_
 #define GRADWARDEN_DAEMON_QUERY_RUN_SUMMARY_H_
 
+#include <cstdint>
 #include <string_view>
 #include <vector>
 
@@ -20,7 +21,14 @@ absl::StatusOr<std::vector<store::Attempt>> find_attempts(store::StoreReader& re
                                                           std::string_view attempt);
 
 absl::StatusOr<v1::ListRunsResponse> list_runs(store::StoreReader& reader);
-absl::StatusOr<v1::GetRunResponse> get_run(store::StoreReader& reader, std::string_view name);
+
+// What a page shows of an attempt's checkpoints, and what a return to one must choose among: the
+// incident may lie far behind the newest.
+inline constexpr std::uint32_t kFewCheckpoints = 64;
+inline constexpr std::uint32_t kAllCheckpoints = 10'000;
+absl::StatusOr<v1::GetRunResponse> get_run(store::StoreReader& reader, std::string_view name,
+                                           std::uint32_t checkpoints_per_attempt = kFewCheckpoints);
+
 absl::StatusOr<v1::GetFlightResponse> get_flight(store::StoreReader& reader,
                                                  const v1::GetFlightRequest& request);
 absl::StatusOr<v1::ListEventsResponse> list_events(store::StoreReader& reader,

@@ -43,15 +43,32 @@ std::vector<LogRow> LogFollower::settle() {
   return style_ == Style::kLines ? read_lines(true) : read_document();
 }
 
+// Text keeps what overflow lines told until a row takes it, which may be pieces later.
+LogContent LogFollower::read_piece(const std::string& bytes) {
+  if (head_.empty() && !looks_like_json(bytes) && !looks_like_csv(bytes, choice_)) {
+    LogContent text = read_text_piece(bytes, overflows_);
+    if (!text.rows.empty()) return text;
+  }
+  return read_log(bytes, choice_);
+}
+
 // Whole lines only. The last row stays with the collector, as what follows may complete it.
 std::vector<LogRow> LogFollower::read_lines(bool settled) {
   const std::size_t whole = pending_.find_last_of('\n') + 1;
   const std::size_t take = pending_.size() > kMostPending ? pending_.size() : whole;
   if (take != 0) {
-    LogContent content = read_log(head_ + pending_.substr(0, take), choice_);
-    if (!content.rows.empty()) format_ = content.format;
+    LogContent content = read_piece(head_ + pending_.substr(0, take));
     unreadable_ += content.unreadable;
     pending_.erase(0, take);
+    if (content.counted_steps && steps_seen_) {
+      // A summary among rows with steps: counted, it would lie behind them and look like a restart.
+      unreadable_ += content.rows.size();
+      content.rows.clear();
+    }
+    if (!content.rows.empty()) {
+      format_ = content.format;
+      steps_seen_ = !content.counted_steps;
+    }
     for (LogRow& row : content.rows) {
       if (content.counted_steps) row.step = rows_told_ + row.step.value_or(0);
       collector_.add(row);

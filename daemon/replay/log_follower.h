@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "daemon/replay/overflows.h"
 #include "daemon/replay/readers.h"
 #include "daemon/replay/row_collector.h"
 
@@ -39,6 +40,7 @@ class LogFollower {
   enum class Style { kUnknown, kLines, kDocument };
 
   void find_style();
+  LogContent read_piece(const std::string& bytes);
   std::vector<LogRow> read_lines(bool settled);
   std::vector<LogRow> read_document();
 
@@ -49,6 +51,8 @@ class LogFollower {
   std::string pending_;  // bytes not told of yet
   LogContent collected_;
   RowCollector collector_{collected_};  // joins what several lines tell of one step
+  Overflows overflows_;
+  bool steps_seen_ = false;  // the log names its steps: a row without one is none
   std::uint64_t rows_told_ = 0;
   std::uint64_t unreadable_ = 0;
 };

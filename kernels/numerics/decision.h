@@ -177,9 +177,11 @@ GRADWARDEN_HD inline RuleSet remember(const GuardPolicy& policy, GuardState& sta
   RuleSet restarted = 0;
   const double z = ema_entry_z(policy);
   const double limit = z > 0 ? ema_threshold(state.ema, policy.ema, z) : 0;
-  const bool ema_outlier = limit > 0 && step.norm > limit;
-  // A step that the z-score skips is not an accepted one, whatever the window's own rules say.
-  const bool spike = (broken & (kWindowRules | rule_bit(Reason::kZScore))) != 0;
+  // A step that another rule skips is not an accepted one, whatever the memory's own rules say;
+  // also while those do not judge yet.
+  const bool above = (broken & rule_bit(Reason::kAbsoluteLimit)) != 0;
+  const bool ema_outlier = above || (limit > 0 && step.norm > limit);
+  const bool spike = above || (broken & (kWindowRules | rule_bit(Reason::kZScore))) != 0;
   if (enter_window(state.spike, policy.spike, step.norm, spike)) restarted |= kWindowRules;
   if (z > 0 && enter_ema(state.ema, policy.ema, step.norm, ema_outlier)) {
     restarted |= rule_bit(Reason::kZScore);

@@ -117,6 +117,16 @@ void spike_at(v1::Report& report, std::uint64_t step) {
   report.set_grad_norm(40);
 }
 
+TEST_F(Aftermath, RewindFindsTheCheckpointThoughManyFollowedTheIncident) {
+  send("run", "a1", 1000, [](v1::Report& report) {
+    spike_at(report, 350);
+    if (report.step() % 10 == 0 && report.step() % 100 != 0) {
+      report.add_checkpoint_steps(report.step());
+    }
+  });
+  EXPECT_EQ(json_of("rewind run")["checkpoint_step"], 250);
+}
+
 TEST_F(Aftermath, SkiplistNamesTheBatchesAndRewindTheCheckpointSafelyBefore) {
   send("run", "a1", 450, [](v1::Report& report) { spike_at(report, 350); });
   std::string output;

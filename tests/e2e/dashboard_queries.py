@@ -67,6 +67,7 @@ def panel_queries(dashboard):
 def filled(query):
     for name, value in (("$job", ".*"), ("$run", ".*"), ("$__rate_interval", "1m")):
         query = query.replace(name, value)
+    query = re.sub(r"offset \d+[mh]", "offset 1s", query)
     return re.sub(r"\[(\d+[mh])\]", "[1m]", query)  # the run is short
 
 

@@ -6,7 +6,9 @@ import logging
 import os
 import subprocess
 import tempfile
+import types
 import unittest
+import unittest.mock
 
 import torch
 from ranks import RanksTest
@@ -212,6 +214,16 @@ class DdpHookTest(RanksTest):
             if "local_norms" in reports[step]:
                 for reported, result in zip(reports[step]["local_norms"], results):
                     self.assertAlmostEqual(reported / result["steps"][step]["local_norm"], 1, delta=1e-6)
+
+
+class FutureTest(unittest.TestCase):
+    def test_the_future_of_a_bucket_on_a_gpu_is_one_of_that_gpu(self):
+        for device, devices in ((torch.device("cuda", 1), [torch.device("cuda", 1)]), (torch.device("cpu"), None)):
+            with self.subTest(device=device), unittest.mock.patch("torch.futures.Future") as future:
+                buffer = types.SimpleNamespace(device=device, is_cuda=device.type == "cuda")
+                bucket = types.SimpleNamespace(index=lambda: 0, is_last=lambda: False, buffer=lambda: buffer)
+                gradwarden.ddp.observe_local_hook(None)(object(), bucket)
+                future.assert_called_once_with(devices=devices)
 
 
 if __name__ == "__main__":

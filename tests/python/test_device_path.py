@@ -36,6 +36,12 @@ class WaitingAdam(torch.optim.Adam):
         return super().step(closure)
 
 
+class WaitingSGD(torch.optim.SGD):
+    def step(self, closure=None):
+        synchronize()
+        return super().step(closure)
+
+
 class DevicePathTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -145,6 +151,107 @@ class DevicePathTest(unittest.TestCase):
         self.assertEqual(guard.step(scaler=scaler).decision, "skip")
         scaler.update()
         self.assertEqual(scaler.get_scale(), 16.0)
+
+
+    def test_a_fused_optimizer_with_a_scaler_steps_by_gradients_unscaled_and_clipped(self):
+        for options in ({}, {"on_spike": "reduce_learning_rate", "skip": "above-1000"}):
+            with self.subTest(**options):
+                named, theirs = parameters(), parameters()
+                optimizer = torch.optim.SGD([p for _, p in named], lr=0.1, fused=True)
+                scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+                scaler.scale(torch.ones(()))
+                guard = gradwarden.Guard(named, optimizer, max_norm=0.5, **options)
+                outcome = guard.step(scaler=scaler)
+                self.assertEqual(outcome.decision, "clip")
+                for _, p in theirs:
+                    p.grad = p.grad.clone() / 8
+                torch.nn.utils.clip_grad_norm_([p for _, p in theirs], 0.5)
+                torch.optim.SGD([p for _, p in theirs], lr=0.1).step()
+                for (_, a), (_, b) in zip(named, theirs):
+                    torch.testing.assert_close(a.detach(), b.detach(), rtol=1e-5, atol=1e-9)
+
+    def test_a_reduced_learning_rate_does_not_keep_a_fused_optimizer_from_clipping(self):
+        named, theirs = parameters(), parameters()
+        optimizer = torch.optim.SGD([p for _, p in named], lr=0.1, fused=True)
+        guard = gradwarden.Guard(named, optimizer, max_norm=0.5, on_spike="reduce_learning_rate", skip="above-1000")
+        self.assertEqual(guard.step().decision, "clip")
+        torch.nn.utils.clip_grad_norm_([p for _, p in theirs], 0.5)
+        torch.optim.SGD([p for _, p in theirs], lr=0.1).step()
+        for (_, a), (_, b) in zip(named, theirs):
+            torch.testing.assert_close(a.detach(), b.detach(), rtol=1e-5, atol=1e-9)
+
+    def test_what_clips_each_tensor_by_itself_works_with_a_fused_optimizer(self):
+        for options in (
+            {"value_limit": 0.25},
+            {"adaptive_clip": 0.01},
+            {"group_rules": [gradwarden.GroupRule("*", max_norm=0.1)]},
+        ):
+            with self.subTest(**options):
+                moved = []
+                for fused in (True, False):
+                    named = parameters()
+                    for _, p in named:
+                        p.data = on_gpu(torch.ones_like(p))
+                    optimizer = WaitingSGD([p for _, p in named], lr=0.1, fused=fused)
+                    guard = gradwarden.Guard(named, optimizer, **options)
+                    self.assertTrue(guard.step().should_update)
+                    self.assertTrue(guard.close())
+                    moved.append([p.detach().clone() for _, p in named])
+                for a, b in zip(*moved):
+                    torch.testing.assert_close(a, b, rtol=1e-6, atol=0)
+                self.assertFalse(torch.equal(moved[0][0], torch.ones_like(moved[0][0])))
+
+    def test_a_skip_in_the_first_step_leaves_a_fused_momentum_as_if_it_had_not_been(self):
+        named, fresh = parameters(), parameters()
+        optimizer = torch.optim.SGD([p for _, p in named], lr=0.1, momentum=0.9, fused=True)
+        guard = gradwarden.Guard(named, optimizer)
+        kept = named[1][1].grad[5].item()
+        named[1][1].grad[5] = float("nan")
+        self.assertEqual(guard.step().decision, "skip")
+        self.assertEqual(len(optimizer.state), 0)
+        named[1][1].grad[5] = kept
+        self.assertTrue(guard.step().should_update)
+        torch.optim.SGD([p for _, p in fresh], lr=0.1, momentum=0.9).step()
+        for (_, a), (_, b) in zip(named, fresh):
+            torch.testing.assert_close(a.detach(), b.detach(), rtol=1e-6, atol=0)
+
+    def test_an_overflow_after_the_callers_own_unscaling_is_the_scalers(self):
+        named = parameters()
+        optimizer = torch.optim.SGD([p for _, p in named], lr=0.1)
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        scaler.scale(torch.ones(()))
+        guard = gradwarden.Guard(named, optimizer)
+        named[0][1].grad[1, 1] = float("inf")
+        scaler.unscale_(optimizer)
+        self.assertEqual(guard.step(scaler=scaler).reason, "loss_scale_overflow")
+        scaler.update()
+        self.assertEqual(scaler.get_scale(), 4.0)
+
+    def test_parameters_that_move_are_read_where_they_are(self):
+        weight = torch.nn.Parameter(on_gpu(torch.ones(4)))
+        weight.grad = on_gpu(torch.full((4,), 50.0))
+        guard = gradwarden.Guard([("w", weight)], adaptive_clip=0.5)
+        for scale in (1.0, 10.0, 3.0):
+            weight.data = on_gpu(torch.full((4,), scale))
+            synchronize()
+            weight.grad.fill_(50.0)
+            self.assertEqual(guard.step().clipped_tensors, 1)
+            synchronize()
+            self.assertAlmostEqual(weight.grad.norm().item(), 0.5 * 2.0 * scale, delta=1e-4)
+
+    def test_an_optimizer_that_is_fused_no_longer_is_told_otherwise(self):
+        named = parameters()
+        optimizer = torch.optim.Adam([p for _, p in named], lr=0.1, fused=True)
+        guard = gradwarden.Guard(named, optimizer, max_norm=0.5)
+        self.assertEqual(guard.step().decision, "clip")
+        synchronize()
+        unfused = torch.optim.Adam([p for _, p in parameters()], lr=0.1, fused=False)
+        optimizer.load_state_dict({"state": {}, "param_groups": unfused.state_dict()["param_groups"]})
+        for (_, p), (_, fresh) in zip(named, parameters(4)):
+            p.grad = fresh.grad
+        self.assertEqual(guard.step().decision, "clip")
+        synchronize()
+        self.assertAlmostEqual(norm_of(named), 0.5, delta=1e-5)
 
 
 def on_two_ranks(rank, world, _):

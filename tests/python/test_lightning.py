@@ -25,18 +25,20 @@ OPTIONS = {"max_norm": 0.5, "skip": "3x-rolling-mean", "window": 10, "warmup": 1
 
 
 class Regression(pl.LightningModule):
-    def __init__(self, manual=False, optimizers=1, none_at=None):
+    def __init__(self, manual=False, optimizers=1, none_at=None, fused=False, fails_at=None):
         super().__init__()
         torch.manual_seed(2)
         self.network = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
         self.automatic_optimization = not manual
-        self.wanted, self.none_at = optimizers, none_at
+        self.wanted, self.none_at, self.fused, self.fails_at = optimizers, none_at, fused, fails_at
         self.norms, self.states, self.steps = [], [], []
 
     def on_fit_start(self):
         self.steps = [optimizer.step for optimizer in self.trainer.optimizers]  # as the schedule wrapped them
 
     def training_step(self, batch, index):
+        if index == self.fails_at:
+            raise ValueError("in training")
         loss = torch.nn.functional.mse_loss(self.network(batch[0])[:, 0], batch[1])
         if self.automatic_optimization:
             return None if index == self.none_at else loss
@@ -45,6 +47,9 @@ class Regression(pl.LightningModule):
         self.manual_backward(loss)
         self._note()
         optimizer.step()
+
+    def test_step(self, batch, index):
+        raise ValueError("in a test")
 
     def on_before_optimizer_step(self, optimizer):
         if self.automatic_optimization:
@@ -58,7 +63,7 @@ class Regression(pl.LightningModule):
         self.states.append([p.detach().clone() for p in self.parameters()])
 
     def configure_optimizers(self):
-        all_optimizers = [torch.optim.Adam(self.parameters(), lr=1e-2) for _ in range(self.wanted)]
+        all_optimizers = [torch.optim.Adam(self.parameters(), lr=1e-2, fused=self.fused) for _ in range(self.wanted)]
         if self.wanted > 1:
             return all_optimizers
         return all_optimizers, [torch.optim.lr_scheduler.StepLR(all_optimizers[0], 10)]
@@ -150,6 +155,59 @@ class CallbackTest(unittest.TestCase):
         self.assertEqual(two["step"][0], 15)
         self.assertEqual(two["rolling_mean"][0], one["rolling_mean"][15])
         self.assertGreater(two["rolling_mean"][0], 0)
+
+    def steps_in(self, path):
+        """Of the guard whose state is in a checkpoint."""
+        callbacks = torch.load(path, weights_only=False)["callbacks"]
+        (state,) = (state for name, state in callbacks.items() if "GuardCallback" in name)
+        return state["steps"]
+
+    def test_a_checkpoint_that_is_saved_after_training_holds_the_state_of_its_end(self):
+        callback, path = gradwarden.lightning.GuardCallback(**OPTIONS), os.path.join(self.directory, "final.ckpt")
+        self.fit(Regression(), callback).save_checkpoint(path)
+        self.assertEqual(self.steps_in(path), STEPS)
+        resumed = gradwarden.lightning.GuardCallback(**OPTIONS)
+        self.fit(Regression(), resumed, checkpoint=path, max_epochs=2)
+        history = resumed.guard.history
+        self.assertEqual(history["step"].tolist(), list(range(STEPS, 2 * STEPS)))
+        self.assertGreater(history["rolling_mean"][0], 0)
+
+    def test_the_last_checkpoint_is_saved_where_none_was_before_the_end(self):
+        callback = gradwarden.lightning.GuardCallback(**OPTIONS)
+        saver = pl.callbacks.ModelCheckpoint(self.directory, save_last=True, every_n_train_steps=1000)
+        self.fit(Regression(), callback, callbacks=[callback, saver], enable_checkpointing=True)
+        self.assertEqual(self.steps_in(os.path.join(self.directory, "last.ckpt")), STEPS)
+
+    def test_an_exception_is_not_hidden_by_the_guards_end_and_a_checkpoint_of_it_is_whole(self):
+        callback, module = gradwarden.lightning.GuardCallback(**OPTIONS), Regression(fails_at=7)
+        saver = pl.callbacks.ModelCheckpoint(self.directory, "failed", save_on_exception=True, every_n_train_steps=1000)
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_epochs=1,
+            callbacks=[callback, saver],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        with self.assertRaisesRegex(ValueError, "in training"):
+            trainer.fit(module, loader())
+        self.assertEqual(self.steps_in(os.path.join(self.directory, "failed.ckpt")), 7)
+        self.assertIs(trainer.optimizers[0].step, module.steps[0])
+        with self.assertRaisesRegex(ValueError, "in a test"):
+            trainer.test(module, loader(), verbose=False)
+
+    def test_under_a_loss_scaler_a_fused_optimizer_is_refused_and_another_is_guarded(self):
+        def scaled():
+            return [pl.plugins.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=256.0))]
+
+        with self.assertRaisesRegex(gradwarden.Error, "leaves the gradients of a fused Adam scaled.*fused=False"):
+            self.fit(Regression(fused=True), gradwarden.lightning.GuardCallback(), plugins=scaled())
+        callback, module = gradwarden.lightning.GuardCallback(**OPTIONS), Regression()
+        self.fit(module, callback, spike=None, plugins=scaled())
+        self.assertEqual(module.moved(), list(range(STEPS)))
+        for found, expected in zip(callback.guard.history["grad_norm"], module.norms):
+            self.assertAlmostEqual(found / expected, 1, delta=1e-6)
 
     def test_a_requested_stop_ends_training(self):
         callback = gradwarden.lightning.GuardCallback(skip_above=1e-9, max_consecutive_skips=3, fallback="request_stop")

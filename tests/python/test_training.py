@@ -3,12 +3,15 @@
 import copy
 import io
 import unittest
+import unittest.mock
 
 import torch
 from ranks import RanksTest
 from torch.nn.parallel import DistributedDataParallel
 
 import gradwarden
+import gradwarden._device_memory
+from gradwarden._optimizers import Optimizers
 
 MAX_NORM = 0.5
 
@@ -100,6 +103,84 @@ class TrainingTest(unittest.TestCase):
                 backward(model, 10)
                 self.assertTrue(guard.step().should_update)
                 self.assertNotEqual(bits(model.parameters()), parameters)
+
+    def test_after_a_skip_in_the_very_first_step_an_optimizer_is_as_new(self):
+        for kind, make in OPTIMIZERS.items():
+            with self.subTest(optimizer=kind):
+                mine = network()
+                theirs = copy.deepcopy(mine)
+                optimizer, fresh = make(mine.parameters()), make(theirs.parameters())
+                guard = gradwarden.Guard(mine, optimizer, max_norm=MAX_NORM)
+                other = gradwarden.Guard(theirs, fresh, max_norm=MAX_NORM)
+                backward(mine, 9)
+                mine[0].weight.grad[1, 2] = float("nan")
+                self.assertFalse(guard.step().should_update)
+                self.assertEqual(optimizer_state(optimizer), optimizer_state(fresh))
+                for step in range(2):
+                    for model, one, of in ((mine, optimizer, guard), (theirs, fresh, other)):
+                        one.zero_grad()
+                        backward(model, step)
+                        self.assertTrue(of.step().should_update)
+                    self.assertEqual(bits(mine.parameters()), bits(theirs.parameters()))
+                    self.assertEqual(optimizer_state(optimizer), optimizer_state(fresh))
+
+    def test_an_optimizer_that_a_loaded_state_makes_an_unfused_one_is_clipped_and_skipped(self):
+        def make(parameters, fused):
+            return torch.optim.AdamW(parameters, lr=0.01, fused=fused)
+
+        mine = network()
+        theirs = copy.deepcopy(mine)
+        optimizer, plain = make(mine.parameters(), True), make(theirs.parameters(), None)
+        guard = gradwarden.Guard(mine, optimizer, max_norm=0.05)
+        for step in range(6):
+            optimizer.zero_grad(), plain.zero_grad()
+            if step == 2:  # the guard has stepped it as a fused one by now
+                optimizer.load_state_dict(copy.deepcopy(plain.state_dict()))
+                self.assertFalse(optimizer.param_groups[0]["fused"])
+            backward(mine, step)
+            if step == 4:
+                mine[0].weight.grad[0, 0] = float("inf")
+            else:
+                backward(theirs, step)
+                torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.05)
+                plain.step()
+            self.assertEqual(guard.step().decision, "skip" if step == 4 else "clip")
+            self.check_same(mine, theirs, 1e-4)
+
+    def test_found_inf_and_grad_scale_of_the_callers_own_count_and_stay(self):
+        for found, norm_limit in ((1.0, 1e-3), (1.0, 1e9), (0.0, 1e-3), (0.0, 1e9)):
+            with self.subTest(found=found, norm_limit=norm_limit):
+                mine = network()
+                theirs = copy.deepcopy(mine)
+                optimizer, plain = (torch.optim.SGD(m.parameters(), lr=0.1, fused=True) for m in (mine, theirs))
+                optimizer.found_inf, optimizer.grad_scale = given = torch.tensor(found), torch.tensor(4.0)
+                guard = gradwarden.Guard(mine, optimizer, max_norm=norm_limit)
+                backward(mine, 0), backward(theirs, 0)
+                if found == 0.0:
+                    torch.nn.utils.clip_grad_norm_(theirs.parameters(), norm_limit)
+                    for parameter in theirs.parameters():
+                        parameter.grad.div_(4.0)
+                    plain.step()
+                guard.step()
+                self.check_same(mine, theirs)
+                self.assertIs(optimizer.found_inf, given[0])
+                self.assertIs(optimizer.grad_scale, given[1])
+
+    def test_a_fused_optimizer_must_not_begin_with_a_skip_while_it_has_momentum_to_make(self):
+        def ready(kind):
+            model = network()
+            backward(model, 0)
+            return model, OPTIMIZERS[kind](model.parameters())
+
+        for kind in OPTIMIZERS:
+            self.assertEqual(Optimizers(ready(kind)[1]).must_not_begin_with_a_skip(), kind == "fused sgd", kind)
+        _, optimizer = ready("fused sgd")
+        optimizer.step()
+        self.assertFalse(Optimizers(optimizer).must_not_begin_with_a_skip())
+        optimizer.add_param_group({"params": list(ready("sgd")[0].parameters())})
+        self.assertTrue(Optimizers(optimizer).must_not_begin_with_a_skip())
+        optimizer.param_groups[1]["momentum"] = 0.0
+        self.assertFalse(Optimizers(optimizer).must_not_begin_with_a_skip())
 
     def test_of_several_optimizers_all_are_stepped_or_none(self):
         model = network()
@@ -372,6 +453,15 @@ class RanksTrainingTest(RanksTest):
                     self.assertNotIn("skip", {decision for i, (decision, _) in enumerate(result["decisions"]) if i != 3})
                     self.assertTrue(result["skipped"] and result["same"])
                     self.assertEqual(result["found"], [("2.weight", 1, 5)])
+
+
+class DeviceExchangeTest(unittest.TestCase):
+    def test_on_a_gpu_a_process_group_of_other_ranks_than_the_default_one_is_refused(self):
+        device = torch.device("cuda", 0)
+        with unittest.mock.patch("torch.distributed.get_world_size", return_value=4):
+            with self.assertRaisesRegex(gradwarden.Error, "process_group has 2 of the 4 ranks"):
+                gradwarden._device_memory.communicator_of(device, 2)
+            self.assertEqual(gradwarden._device_memory.communicator_of(device, 4), 0)  # torch shows none here
 
 
 if __name__ == "__main__":

@@ -130,6 +130,28 @@ class CallbackTest(unittest.TestCase):
         self.assertEqual(two["rolling_mean"].tolist(), one["rolling_mean"][15:].tolist())
         self.assertGreater(two["rolling_mean"][0], 0)
 
+    def test_after_a_training_that_an_exception_left_the_next_one_is_guarded_as_the_first(self):
+        class Failing(transformers.TrainerCallback):
+            def on_step_end(self, args, state, control, **_):
+                if state.global_step == 5:
+                    raise MemoryError("of step 5")
+
+        callback, failing = gradwarden.transformers.GuardCallback(), Failing()
+        trainer = trainer_of(self.directory, callback, Watcher(), spike=None, max_grad_norm=0.05)
+        trainer.add_callback(failing)
+        with self.assertRaisesRegex(MemoryError, "of step 5"):
+            trainer.train()
+        interrupted = callback.guard
+        self.assertEqual(len(interrupted.history["step"]), 5)
+        trainer.remove_callback(failing)
+        trainer.train()
+        self.assertEqual(callback.guard.history["step"].tolist(), list(range(STEPS)))
+        self.assertLess(callback.guard.history["clip_coefficient"].max(), 1)
+        self.assertEqual(trainer.args.max_grad_norm, 0.05)
+        self.assertFalse(trainer.model._forward_hooks)
+        with self.assertRaisesRegex(gradwarden.Error, "closed"):
+            interrupted.state_dict()
+
     def test_with_a_scaler_an_overflow_halves_the_scale_and_a_spike_does_not(self):
         accelerate.Accelerator(cpu=True)
         model = Regression()

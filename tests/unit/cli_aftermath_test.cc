@@ -85,6 +85,66 @@ TEST(Rewind, SaysWhenTheOnlyCheckpointIsNearAndWhenThereIsNone) {
   EXPECT_FALSE(rewind_to(run_with({100}), events, 77, 100).has_value());
 }
 
+// a1 saves at 100 to 500, a2 begins again from 200 and saves at 300, 400 and 500.
+v1::GetRunResponse restarted_run() {
+  v1::GetRunResponse run = run_with({100, 200, 300, 400, 500});
+  run.mutable_attempts(0)->set_reports(520);
+  run.mutable_attempts(0)->set_first_step(1);
+  v1::AttemptSummary& second = *run.add_attempts();
+  second.set_attempt("a2");
+  second.set_reports(450);
+  second.set_first_step(201);
+  for (const std::uint64_t step : {300, 400, 500}) second.add_checkpoint_steps(step);
+  return run;
+}
+
+v1::Event second_attempt(v1::Event event) {
+  event.set_attempt("a2");
+  return event;
+}
+
+TEST(Rewind, LeavesOutWhatTheNextAttemptAbandoned) {
+  const std::vector<v1::Event> events = {event_of(1, "divergence", 450, 520),
+                                         second_attempt(event_of(2, "grad_spike", 620, 630))};
+  const auto rewind = rewind_to(restarted_run(), events, 0, 100);
+  EXPECT_EQ(rewind->checkpoint, 500u);
+  EXPECT_EQ(rewind->attempt, "a2");
+  EXPECT_EQ(rewind_to(restarted_run(), events, 0, 350)->checkpoint, 200u);
+  EXPECT_EQ(rewind_to(restarted_run(), events, 0, 350)->attempt, "a1");
+}
+
+TEST(Rewind, AsksForTheTroubleOfTheAttemptThatSavedAndOfNoOther) {
+  const auto last = second_attempt(event_of(9, "grad_spike", 310, 320));
+  const auto of_first = event_of(1, "divergence", 190, 210);
+  EXPECT_EQ(rewind_to(restarted_run(), {of_first, last}, 0, 50)->checkpoint, 100u)
+      << "step 200 was saved while a1 diverged";
+  const auto of_second = second_attempt(event_of(2, "divergence", 201, 210));
+  EXPECT_EQ(rewind_to(restarted_run(), {of_second, last}, 0, 50)->checkpoint, 200u);
+  EXPECT_EQ(rewind_to(restarted_run(), {event_of(3, "divergence", 290, 310), last}, 0, 5)->attempt,
+            "a2")
+      << "a2's step 300 lies in no trouble of a2";
+}
+
+TEST(Rewind, ThatAllWereAbandonedIsNotThatNoneWasMarked) {
+  v1::GetRunResponse run = restarted_run();
+  run.mutable_attempts(1)->set_first_step(1);
+  run.mutable_attempts(1)->clear_checkpoint_steps();
+  const auto rewind = rewind_to(run, {second_attempt(event_of(1, "grad_spike", 620, 630))}, 0, 100);
+  EXPECT_FALSE(rewind->checkpoint.has_value());
+  EXPECT_THAT(rewind->reason, HasSubstr("was abandoned by a later attempt"));
+}
+
+TEST(Rewind, AnAttemptThatReportedNothingAbandonsNothing) {
+  v1::GetRunResponse run = run_with({100, 200});
+  run.add_attempts()->set_attempt("a2");
+  run.add_attempts()->set_attempt("a3");
+  run.mutable_attempts(2)->set_reports(100);
+  run.mutable_attempts(2)->set_first_step(201);
+  v1::Event event = event_of(1, "grad_spike", 310, 320);
+  event.set_attempt("a3");
+  EXPECT_EQ(rewind_to(run, {event}, 0, 100)->checkpoint, 200u);
+}
+
 ComparedRun run_of(const std::string& name, std::uint64_t differs_from, double factor) {
   ComparedRun run;
   run.name = name;

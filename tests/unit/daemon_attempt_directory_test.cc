@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "daemon/ingest/attempt_directory.h"
+#include "daemon/ingest/batch_processor.h"
 #include "tests/unit/store_fixture.h"
 
 namespace gradwarden::ingest {
@@ -73,6 +74,26 @@ class AttemptDirectoryTest : public store::StoreTest {
     settle();
   }
 
+  // A report each second.
+  void report(Attempt& attempt, int count, double grad_norm = 1) {
+    for (int i = 0; i < count; ++i) {
+      now_ += kSecondNs;
+      v1::ReportBatch batch;
+      v1::Report& report = *batch.add_reports();
+      report.set_sequence(++sequence_);
+      report.set_step(sequence_);
+      report.set_time_unix_ns(now_);
+      report.set_grad_norm(grad_norm);
+      report.set_loss(2.5);
+      report.set_clip_coefficient(1);
+      report.set_decision(v1::DECISION_APPLY);
+      writer_.submit(processor_.process(attempt, 0, batch, batch.SerializeAsString()).item,
+                     nullptr);
+    }
+    settle();
+  }
+
+  std::uint64_t sequence_ = 0;
   std::uint64_t now_ = 1'700'000'000 * kSecondNs;
   std::vector<v1::Event> published_;  // by the writer's thread; read after settle()
   store::CommitWriter writer_{*store_, {}, {}};
@@ -87,6 +108,7 @@ class AttemptDirectoryTest : public store::StoreTest {
                          .publish = [this](const v1::Event& event) { published_.push_back(event); },
                          .now_ns = [this] { return now_; }};
   AttemptDirectory directory_{context_, *store_->open_reader()};
+  BatchProcessor processor_{context_};
 };
 
 TEST_F(AttemptDirectoryTest, PeopleAreToldThatTheNextAttemptEndsWhatAForgottenOneLeftOpen) {
@@ -127,6 +149,45 @@ TEST_F(AttemptDirectoryTest, WhatADeadAttemptLeftNeverSupersedesTheLivingOneThat
   ASSERT_EQ(stored.size(), 3U);
   EXPECT_EQ(stored[0].row.name, "dead") << "attempts come in order of their start";
   EXPECT_EQ(stored[2].row.name, "next");
+}
+
+TEST_F(AttemptDirectoryTest, TheSilenceWhileTheDaemonWasAwayIsNoStallOfTheRun) {
+  report(*find(hello("a1", 1)), 50);
+  now_ += 120 * kSecondNs;
+  AttemptDirectory restarted(context_, *store_->open_reader());
+  const auto attempt = find(hello("a1", 1), restarted);
+  EXPECT_EQ(processor_.observe_time(*attempt, false).item, nullptr);
+  now_ += 9 * kSecondNs;
+  EXPECT_EQ(processor_.observe_time(*attempt, false).item, nullptr);
+  attempt->listen_from(now_ += 300 * kSecondNs);  // it was stopped, and goes on
+  EXPECT_EQ(processor_.observe_time(*attempt, false).item, nullptr);
+  now_ += 11 * kSecondNs;
+  const Outcome outcome = processor_.observe_time(*attempt, false);
+  ASSERT_EQ(outcome.events.size(), 1U);
+  EXPECT_EQ(outcome.events[0].kind(), "stalled_run");
+}
+
+TEST_F(AttemptDirectoryTest, WhatARuleFoundThatIsSwitchedOffSinceEnds) {
+  report(*find(hello("a1", 1)), 200, 1e-7);
+  const std::vector<std::string> open = *reader_->open_events(1, 1, 10);
+  ASSERT_EQ(open.size(), 1U);
+  IngestOptions options;
+  options.detector.off.insert("vanishing");
+  IngestContext context{.options = options,
+                        .version = "1",
+                        .store = *store_,
+                        .writer = writer_,
+                        .metrics = metrics_,
+                        .runs = runs_,
+                        .publish = context_.publish,
+                        .now_ns = context_.now_ns};
+  AttemptDirectory restarted(context, *store_->open_reader());
+  EXPECT_TRUE(find(hello("a1", 1), restarted)->event_ids.empty());
+  settle();
+  EXPECT_TRUE(reader_->open_events(1, 1, 10)->empty());
+  ASSERT_EQ(published_.size(), 1U);
+  EXPECT_EQ(published_[0].kind(), "vanishing");
+  EXPECT_TRUE(published_[0].has_end_step());
 }
 
 }  // namespace

@@ -40,6 +40,18 @@ class LogNormal {
   std::normal_distribution<double> normal_;
 };
 
+TEST(CalibratedSignal, WhatWasLearntOfLogarithmsIsForgottenWhenTheSignalTurnsNegative) {
+  std::mt19937_64 random(11);
+  std::normal_distribution<double> noise(0, 50);
+  Driven driven(loss_prior());
+  int flagged = 0;
+  // The likelihood of a flow, for example; 71 rows bring it to where the spread is not looked at in
+  // every row.
+  for (int i = 0; i < 71; ++i) flagged += driven.feed(5000 - 60.0 * i + noise(random)) ? 1 : 0;
+  for (int i = 0; i < 100; ++i) flagged += driven.feed(-2000 + noise(random)) ? 1 : 0;
+  EXPECT_EQ(flagged, 0);
+}
+
 TEST(SortedWindow, GivesTheQuantilesOfItsLastValues) {
   std::mt19937_64 random(3);
   SortedWindow<16> window;

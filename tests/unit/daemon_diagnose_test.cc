@@ -7,6 +7,7 @@
 #include <random>
 
 #include "daemon/detect/kinds.h"
+#include "daemon/detect/state_bytes.h"
 #include "daemon/diagnose/causes.h"
 #include "daemon/diagnose/diagnose.h"
 #include "daemon/diagnose/monitor.h"
@@ -18,6 +19,7 @@ using detect::Incident;
 using detect::Severity;
 using ::testing::Contains;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 Incident incident_of(std::string_view kind, std::uint64_t flagged = 1) {
   Incident incident;
@@ -141,6 +143,53 @@ TEST(Diagnose, AnIllRankInTheSameStepIsHardwareAndOneLongAgoIsNot) {
   EXPECT_EQ(diagnose(incident_of(detect::kGradSpike), facts).cause, kHardware);
   rows(facts, 50);
   EXPECT_NE(diagnose(incident_of(detect::kGradSpike), facts).cause, kHardware);
+}
+
+Incident outlier_of(std::uint32_t rank, std::uint64_t step) {
+  Incident outlier = incident_of(detect::kRankOutlier);
+  outlier.start_step = outlier.peak_step = outlier.last_step = step;
+  outlier.rank = rank;
+  return outlier;
+}
+
+TEST(Diagnose, ARankIsNotIllForTheFirstTimeOnlyIfItWasBefore) {
+  constexpr char kAgain[] = "it is not the first time for this rank";
+  Facts facts;
+  rows(facts, 100);
+  const auto begins = [&](const Incident& incident) {  // as the monitor does it
+    facts.note_incident(incident);
+    return diagnose(incident, facts).evidence;
+  };
+  EXPECT_THAT(begins(outlier_of(3, 500)), Not(Contains(kAgain)));
+  EXPECT_THAT(begins(outlier_of(5, 600)), Not(Contains(kAgain))) << "it was another rank";
+  EXPECT_THAT(begins(outlier_of(3, 700)), Contains(kAgain)) << "though rank 5 was the last one";
+  EXPECT_THAT(begins(outlier_of(3, 800)), Contains(kAgain));
+}
+
+TEST(Diagnose, IllRanksAreSavedAndAStateFromBeforeTheyWereIsTakenOver) {
+  Facts facts;
+  rows(facts, 100);
+  std::string older;
+  detect::StateWriter writer(older);
+  facts.save(writer);
+  older.resize(older.size() - sizeof(std::uint32_t));  // which says that there are none
+  detect::StateReader reader(older);
+  Facts restored;
+  ASSERT_TRUE(restored.restore(reader));
+  EXPECT_TRUE(reader.at_end());
+  EXPECT_EQ(restored.rows(), 100u);
+  restored.note_incident(outlier_of(3, 500));
+
+  std::string bytes;
+  detect::StateWriter out(bytes);
+  restored.save(out);
+  detect::StateReader in(bytes);
+  Facts again;
+  ASSERT_TRUE(again.restore(in));
+  EXPECT_TRUE(in.at_end());
+  EXPECT_TRUE(again.ill_before(3, 501));
+  EXPECT_FALSE(again.ill_before(3, 500));
+  EXPECT_FALSE(again.ill_before(5, 501));
 }
 
 TEST(Diagnose, ReplicasThatDifferAreHardwareUnlessRoundingExplainsIt) {

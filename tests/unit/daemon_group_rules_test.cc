@@ -36,6 +36,35 @@ TEST(GroupRule, AGroupThatLeavesItsUsualNormAloneIsNamed) {
   EXPECT_TRUE(run.of(kGradSpike).empty());
 }
 
+TEST(GroupRule, APeakOfAnotherGroupNamesThatGroup) {
+  RuleRun run;
+  grouped(run, 200, 0.01, 5, 0.05);
+  grouped(run, 3, 0.3, 5, 0.05);
+  grouped(run, 3, 0.01, 5, 1.5);
+  grouped(run, 50, 0.01, 5, 0.05);
+  const auto found = run.of(kGroupOutlier);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].group, "head");
+  EXPECT_GE(found[0].peak_step, 204u);
+  EXPECT_GT(found[0].value, 1);
+  EXPECT_NEAR(found[0].baseline, 0.05, 0.02);
+  EXPECT_NEAR(found[0].threshold, 0.2, 0.1);
+}
+
+TEST(GroupRule, TellsWhenItGrowsWorseWithoutAHigherValue) {
+  RuleRun run;
+  grouped(run, 200, 0.005, 5, 0.05);
+  grouped(run, 1, 0.005, 5, 0.4);  // eight times is information
+  EXPECT_EQ(run.count(kGroupOutlier, Change::kBegin), 1u);
+  EXPECT_EQ(run.count(kGroupOutlier, Change::kRise), 0u);
+  grouped(run, 1, 0.15, 5, 0.05);  // thirty times is a warning
+  EXPECT_EQ(run.count(kGroupOutlier, Change::kRise), 1u);
+  const auto found = run.of(kGroupOutlier);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].severity, Severity::kWarning);
+  EXPECT_EQ(found[0].group, "head") << "the group of the peak";
+}
+
 TEST(GroupRule, WhereTheWholeSpikesTheSpikeNamesTheGroupThatRoseFirst) {
   RuleRun run;
   grouped(run, 200, 1, 5, 1);

@@ -139,6 +139,34 @@ TEST_F(MetricsPage, ShowsNoMoreRunsThanAllowedAndForgetsThoseThatAreGone) {
   EXPECT_FALSE(runs_.acquire("three", now_)->shared());
 }
 
+TEST_F(MetricsPage, ASilentRunStaysWhileItsAttemptIsInMemoryAndLeavesOnceReleasedAndOld) {
+  auto run = runs_.acquire("run", now_);
+  const auto report = [&] {
+    run->update([&](RunValues& values) {
+      ++values.steps;
+      values.last_report_ns = now_;
+    });
+  };
+  report();
+  now_ += 3601;
+  EXPECT_EQ(metric_value(page(), "gradwarden_steps_total{run=\"run\"}"), 1);
+  report();
+  EXPECT_EQ(metric_value(page(), "gradwarden_steps_total{run=\"run\"}"), 2);
+  run.reset();
+  EXPECT_EQ(metric_value(page(), "gradwarden_runs"), 1);
+  now_ += 3601;
+  EXPECT_EQ(metric_value(page(), "gradwarden_runs"), 0);
+}
+
+TEST_F(MetricsPage, AFinishedRunLeavesThoughItsAttemptIsStillInMemory) {
+  const auto run = runs_.acquire("run", now_);
+  run->update([](RunValues& values) { values.finished = true; });
+  now_ += 3600;
+  EXPECT_EQ(metric_value(page(), "gradwarden_runs"), 1);
+  now_ += 1;
+  EXPECT_EQ(metric_value(page(), "gradwarden_runs"), 0);
+}
+
 TEST_F(MetricsPage, CountsRunsBeyondTheLimitTogetherAsOther) {
   const auto step = [](RunValues& values) {
     ++values.steps;

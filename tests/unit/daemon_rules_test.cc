@@ -35,6 +35,23 @@ TEST(VanishingRule, WhileTheLossFallsItIsInformation) {
   EXPECT_EQ(found[0].severity, Severity::kInfo);
 }
 
+TEST(VanishingRule, ThatTheLossFellOnceIsNoExcuseForEver) {
+  RuleRun run;
+  for (int i = 0; i < 10; ++i) run.healthy(1, 1, 2.5 - 0.02 * i);
+  for (int i = 0; i < 500; ++i) run.healthy(1, 1e-6, 2.3);
+  const auto found = run.of(kVanishing);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_EQ(found[0].severity, Severity::kWarning);
+}
+
+TEST(VanishingRule, ALossThatStopsFallingMakesAWarningOfTheInformation) {
+  RuleRun run;
+  for (int i = 0; i < 200; ++i) run.healthy(1, 1e-6, 5 * std::pow(0.99, i));
+  for (int i = 0; i < 400; ++i) run.healthy(1, 1e-6, 0.7);
+  EXPECT_EQ(run.count(kVanishing, Change::kBegin), 1u);
+  EXPECT_EQ(run.count(kVanishing, Change::kRise), 1u);
+}
+
 TEST(CollapseRule, ANormThatDropsToASmallPartIsAWarningFromItsFirstRow) {
   RuleRun run;
   run.healthy(200);

@@ -59,6 +59,39 @@ TEST(StallDetector, APauseThatTheRunIsKnownForIsNoStall) {
   EXPECT_EQ(findings.size(), 1u);
 }
 
+TEST(StallDetector, APauseThatComesSeldomIsNoStallOnceItCameTwice) {
+  DefaultDetector detector(DetectorOptions{});
+  std::vector<Finding> findings;
+  std::uint64_t now = kSecond;
+  for (std::uint64_t i = 1; i <= 2000; ++i) {
+    now += (i % 500 == 0 ? 60 : 1) * kSecond;  // an evaluation
+    detector.observe({.step = i, .time_ns = now, .grad_norm = 1.0}, findings);
+  }
+  std::string state;
+  detector.save(state);
+  DefaultDetector restored(DetectorOptions{});
+  ASSERT_TRUE(restored.restore(state).ok());
+  for (DefaultDetector* each : {&detector, &restored}) {
+    findings.clear();
+    each->observe_time({.now_ns = now + 65 * kSecond, .last_report_ns = now}, findings);
+    EXPECT_TRUE(findings.empty());
+    each->observe_time({.now_ns = now + 95 * kSecond, .last_report_ns = now}, findings);
+    EXPECT_EQ(findings.size(), 1u);
+  }
+}
+
+TEST(StallDetector, OneLongSilenceIsNotTakenForAPauseThatIsUsual) {
+  DefaultDetector detector(DetectorOptions{});
+  std::vector<Finding> findings;
+  std::uint64_t now = kSecond;
+  for (std::uint64_t i = 1; i <= 500; ++i) {
+    now += (i == 300 ? 3600 : 1) * kSecond;
+    detector.observe({.step = i, .time_ns = now, .grad_norm = 1.0}, findings);
+  }
+  detector.observe_time({.now_ns = now + 11 * kSecond, .last_report_ns = now}, findings);
+  EXPECT_EQ(findings.size(), 1u);
+}
+
 TEST(StallDetector, ARankThatIsSilentWhileOthersLiveIsNamedUntilItIsBack) {
   RuleRun run;
   run.healthy(50);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <random>
+#include <string>
 
 namespace gradwarden::replay {
 namespace {
@@ -31,13 +32,26 @@ std::string nano(int rows) {
   return text;
 }
 
+// Each of two ranks prints an overflow, one of them behind the row that logs it.
+std::string overflowing(int rows) {
+  const std::string line =
+      "Gradient overflow.  Skipping step, loss scaler 0 reducing loss scale to ";
+  std::string text = "loading data\n";
+  for (int i = 0; i < rows; ++i) {
+    const std::string told = line + std::to_string(1 << (i % 7)) + ".0\n";
+    text += (i % 3 == 1 ? told : "") + "step " + std::to_string(i) + " loss 2.5\n";
+    text += i % 3 == 1 && i + 1 < rows ? told : "";
+  }
+  return text;
+}
+
 void add(std::vector<LogRow>& all, const std::vector<LogRow>& rows) {
   all.insert(all.end(), rows.begin(), rows.end());
 }
 
 TEST(LogFollower, PiecesOfAnySizeGiveTheRowsOfTheWholeLog) {
   std::mt19937_64 random(11);
-  for (const std::string& log : {csv(300), nano(300)}) {
+  for (const std::string& log : {csv(300), nano(300), overflowing(300)}) {
     const LogContent whole = read_log(log, {});
     for (const std::size_t most : {1u, 7u, 100u, 5000u}) {
       LogFollower follower({});
@@ -54,6 +68,8 @@ TEST(LogFollower, PiecesOfAnySizeGiveTheRowsOfTheWholeLog) {
         EXPECT_EQ(rows[i].step, whole.rows[i].step);
         EXPECT_EQ(rows[i].loss, whole.rows[i].loss);
         EXPECT_EQ(rows[i].grad_norm, whole.rows[i].grad_norm);
+        EXPECT_EQ(rows[i].overflows, whole.rows[i].overflows);
+        EXPECT_EQ(rows[i].loss_scale, whole.rows[i].loss_scale);
       }
     }
   }
@@ -71,6 +87,51 @@ TEST(LogFollower, RecordsOfOneStepStayTogetherUnlessALongPausePartsThem) {
   for (const LogRow& row : rows) complete += row.loss && row.grad_norm;
   EXPECT_EQ(rows.size(), 200u);
   EXPECT_EQ(complete, 200u);
+}
+
+std::vector<LogRow> piece(LogFollower& follower, const std::string& bytes) {
+  std::vector<LogRow> rows = follower.append(bytes);
+  add(rows, follower.settle());
+  return rows;
+}
+
+TEST(LogFollower, ARecordWithoutAStepAmongThoseWithOneIsNoRestart) {
+  LogFollower follower({});
+  std::vector<LogRow> rows = piece(follower, json_lines(3));
+  add(rows, piece(follower, "{\"epoch\": 1, \"train_loss\": 2.3}\n"));
+  EXPECT_EQ(follower.unreadable(), 1u);
+  follower.restart();  // as a rotation does
+  add(rows, piece(follower, "{\"epoch\": 2, \"train_loss\": 2.2}\n"));
+  add(rows, piece(follower, "{\"step\": 3, \"loss\": 2.5}\n"));
+  ASSERT_EQ(rows.size(), 4u);
+  for (std::size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i].step, i);
+  EXPECT_EQ(follower.unreadable(), 2u);
+}
+
+TEST(LogFollower, RecordsOfALogWithoutStepsAreCountedOnFromPieceToPiece) {
+  LogFollower follower({});
+  std::vector<LogRow> rows;
+  for (int i = 0; i < 3; ++i) add(rows, piece(follower, "{\"loss\": 2.3}\n{\"loss\": 2.2}\n"));
+  ASSERT_EQ(rows.size(), 6u);
+  for (std::size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i].step, i);
+  EXPECT_EQ(follower.unreadable(), 0u);
+}
+
+TEST(LogFollower, AnOverflowThatComesAloneWaitsForTheNextRow) {
+  const std::string overflow =
+      "[deepspeed] OVERFLOW! Rank 0 Skipping step. Attempted loss scale: 65536, reducing to "
+      "32768\n";
+  LogFollower follower({});
+  std::vector<LogRow> rows = piece(follower, "step 4 loss 2.5\n");
+  EXPECT_TRUE(piece(follower, overflow).empty());
+  EXPECT_TRUE(piece(follower, overflow).empty());
+  add(rows, piece(follower, "step 7 loss 2.5\n"));
+  add(rows, piece(follower, "step 8 loss 2.5\n"));
+  ASSERT_EQ(rows.size(), 3u);
+  EXPECT_EQ(rows[0].overflows.value_or(0), 0u);
+  EXPECT_EQ(rows[1].overflows, 2u);
+  EXPECT_EQ(rows[1].loss_scale, 32768);
+  EXPECT_EQ(rows[2].overflows.value_or(0), 0u);
 }
 
 TEST(LogFollower, ALogThatStartsAnewIsReadFromItsBeginningWithAHeaderOfItsOwn) {

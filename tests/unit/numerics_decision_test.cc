@@ -94,6 +94,24 @@ TEST(Decide, SkipsAboveTheAbsoluteLimitEvenDuringWarmup) {
   EXPECT_EQ(decide(policy, state, finite(10.0)).decision, Decision::kApply);
 }
 
+// Whichever rule looks next, and also while that one does not judge yet.
+TEST(Decide, WhatTheAbsoluteLimitSkipsIsForgottenByAllRules) {
+  GuardPolicy policy = rolling_policy();
+  policy.max_norm = 0;
+  policy.skip_above = 100;
+  policy.skip_above_z = 6;
+  for (const int before : {19, 150}) {
+    GuardState state;
+    for (int i = 0; i < before; ++i) decide(policy, state, finite(i % 2 == 0 ? 0.9 : 1.1));
+    EXPECT_EQ(decide(policy, state, finite(1e6)).reason, Reason::kAbsoluteLimit) << before;
+    for (int i = 0; i < 40; ++i) decide(policy, state, finite(i % 2 == 0 ? 0.9 : 1.1));
+    const StepVerdict verdict = decide(policy, state, finite(50));
+    EXPECT_EQ(verdict.reason, Reason::kRollingMean) << before;
+    EXPECT_NE(verdict.broken_rules & rule_bit(Reason::kZScore), 0U) << before;
+    EXPECT_NEAR(verdict.rolling_mean, 1, 0.02) << before;
+  }
+}
+
 TEST(Decide, SkipsAboveTheRollingMeanAndSaysTheLimit) {
   const GuardPolicy policy = rolling_policy();
   GuardState state = warm_state(policy);

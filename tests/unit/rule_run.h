@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <string>
@@ -45,6 +46,12 @@ class RuleRun {
       }
     }
     return found;
+  }
+  std::size_t count(std::string_view kind, Change change) const {
+    return static_cast<std::size_t>(
+        std::count_if(findings_.begin(), findings_.end(), [&](const Finding& finding) {
+          return finding.change == change && finding.incident.kind == kind;
+        }));
   }
   bool any_open() const { return !detector_.open_incidents().empty(); }
   double noise() { return noise_(random_); }

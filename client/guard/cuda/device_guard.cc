@@ -215,6 +215,10 @@ DeviceStatus DeviceGuard::wait(StepOutcome* outcome, std::chrono::milliseconds t
     if (read == Read::kDone) {
       const auto& header = *reinterpret_cast<const device::RecordHeader*>(words);
       *outcome = guard::outcome_of(header.result, impl.options.guard.shadow);
+      // Who waits may step the optimizer by the outcome alone.
+      if (impl.options.action == DeviceAction::kOptimizerScales) {
+        outcome->grad_scale = header.result.grad_scale;
+      }
       return DeviceStatus::kOk;
     }
     if (turn < kSpins) continue;

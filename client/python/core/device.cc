@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -80,17 +81,20 @@ void bind(RankGuard& rank, const std::vector<TensorShard>& gradients,
   rank.device().guard().bind({gradients, local, parameters, {}}, pointer<cudaStream_t>(stream));
 }
 
+using Update = DeviceStatus (DeviceGuard::*)(std::span<void* const>, cudaStream_t) noexcept;
+
+template <Update kUpdate>
 void update(RankGuard& rank, const Addresses& addresses, Number stream) {
   DeviceRankGuard& device = rank.device();
   std::vector<void*> data(addresses.size());
   for (std::size_t i = 0; i < data.size(); ++i)
     data[i] = pointer<void*>(static_cast<Number>(addresses.data()[i]));
   const nb::gil_scoped_release released;
-  DeviceStatus status = device.guard().update(data, pointer<cudaStream_t>(stream));
+  DeviceStatus status = (device.guard().*kUpdate)(data, pointer<cudaStream_t>(stream));
   // Too many copies under way: the device is many steps behind the host, which may well wait.
   while (status == DeviceStatus::kBusy) {
     std::this_thread::sleep_for(std::chrono::microseconds(100));
-    status = device.guard().update(data, pointer<cudaStream_t>(stream));
+    status = (device.guard().*kUpdate)(data, pointer<cudaStream_t>(stream));
   }
   device.check(status);
 }
@@ -134,7 +138,9 @@ void add_device(nb::module_& m, nb::class_<RankGuard>& guard) {
            nb::arg("communicator"), nb::arg("stream"))
       .def("device_bind", &bind, nb::arg("gradients"), nb::arg("local"), nb::arg("parameters"),
            nb::arg("stream"), WithoutGil())
-      .def("device_update", &update, nb::arg("addresses"), nb::arg("stream"))
+      .def("device_update", &update<&DeviceGuard::update>, nb::arg("addresses"), nb::arg("stream"))
+      .def("device_update_parameters", &update<&DeviceGuard::update_parameters>,
+           nb::arg("addresses"), nb::arg("stream"))
       .def("device_step", &step, nb::arg("step"), nb::arg("loss").none(), nb::arg("loss_at"),
            nb::arg("learning_rate").none(), nb::arg("loss_scale").none(), nb::arg("batch_ids"),
            nb::arg("stream"), WithoutGil())

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from ._core import Error
+
 
 class _Span:
     """What torch.as_tensor() takes for memory of a GPU."""
@@ -31,9 +33,10 @@ def bytes_at(address: int, count: int, device: torch.device) -> torch.Tensor:
 
 
 def communicator_of(device: torch.device, size: int) -> int:
-    """The NCCL communicator of the default process group, if torch shows it and it has these ranks; else 0."""
+    """The NCCL communicator of the default process group, if torch shows it; else 0. Raises Error if it has other ranks."""
+    _check_ranks(size)
     try:
-        if not dist.is_initialized() or dist.get_world_size() != size or torch.version.cuda is None:
+        if torch.version.cuda is None:
             return 0
         backend = dist.group.WORLD._get_backend(device)
         return int(backend._comm_ptr()) if dist.get_backend() in ("nccl", "cpu:gloo,cuda:nccl") else 0
@@ -41,8 +44,18 @@ def communicator_of(device: torch.device, size: int) -> int:
         return 0
 
 
+def _check_ranks(size: int) -> None:
+    """The guard's own group is of gloo, which enqueues nothing on a stream: its ranks must be those of the default one."""
+    world = dist.get_world_size()
+    if world != size:
+        raise Error(
+            f"guard: process_group has {size} of the {world} ranks, and gradients on a GPU are exchanged through the default"
+            " process group; allowed: all ranks (process_group=None)"
+        )
+
+
 def gather_through(device: torch.device) -> Any:
-    """What the core calls to enqueue an exchange on the stream that is current: torch.distributed's own."""
+    """What the core calls to enqueue an exchange on the stream that is current: the default process group's."""
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
     size = dist.get_world_size()
 

@@ -80,9 +80,13 @@ class DevicePath:
         self._warned = False
         self._held: list[torch.Tensor] = []  # what the coming step reads
         self._addresses = torch.zeros(len(slots), dtype=torch.int64)
+        self._parameters: list[torch.Tensor] = []  # by slot, where the core reads them
+        self._bound_parameters: list[tuple[torch.dtype, int]] = []
+        self._parameter_addresses = torch.zeros(0, dtype=torch.int64)
         self._zeros: torch.Tensor | None = None
         self._pending: list[tuple[int, Pending]] = []
         self.absent = 0
+        self.optimizer_scales = optimizer_scales
         communicator, gather = (0, None) if size == 1 else hardware.exchange(self._device, size)
         with hardware.current(self._device):
             core.device_make(optimizer_scales, gather, communicator, self.stream())
@@ -100,10 +104,15 @@ class DevicePath:
         """Of the coming step: a loss on the device is read there; without `waits` its outcome is a promise."""
         self._loss, self._waits = loss, waits
 
-    def bind(self, gradients: list[Any], local: list[Any], parameters: list[Any], state: bytes) -> None:
+    def bind(
+        self, gradients: list[Any], local: list[Any], held: list[Any], state: bytes, parameters: list[torch.Tensor]
+    ) -> None:
+        """`held` describes the memory of `parameters`, which is looked up again in every step."""
         self._local_bound = self._found_at()
+        self._parameters = parameters
+        self._bound_parameters = [(one.dtype, one.numel()) for one in parameters]
         with hardware.current(self._device):
-            self._core.device_bind(gradients, local, parameters, self.stream())
+            self._core.device_bind(gradients, local, held, self.stream())
             self._core.device_restore_state(state, self.stream())
             self.found_inf = hardware.scalar(self._core.device_found_inf(), self._device)
             self.grad_scale = hardware.scalar(self._core.device_grad_scale(), self._device)
@@ -130,11 +139,20 @@ class DevicePath:
         return -1
 
     def find_parameters(self, core: _core.RankGuard) -> int:
+        """As the Follower's."""
+        addresses = []
+        for i, (parameter, bound) in enumerate(zip(self._parameters, self._bound_parameters)):
+            if (parameter.dtype, parameter.numel()) != bound or parameter.device != self._device or not is_dense(parameter):
+                return i
+            addresses.append(parameter.data_ptr())
+        self._parameter_addresses = torch.tensor(addresses, dtype=torch.int64)
         return -1
 
     def place(self, core: _core.RankGuard) -> None:
         with hardware.current(self._device):
             self._core.device_update(self._addresses, self.stream())
+            if self._parameters:
+                self._core.device_update_parameters(self._parameter_addresses, self.stream())
 
     def place_local(self, core: _core.RankGuard) -> None:
         """Nothing: see observe_local()."""
@@ -179,7 +197,8 @@ class DevicePath:
     ) -> Any:
         """As the core's; the gradients are those that were found."""
         loss_at = self._loss_on_device()
-        scale = None if unscaled else loss_scale
+        # A scaler that has unscaled them already still owns an overflow.
+        scale = 1.0 if unscaled and loss_scale else loss_scale
         with hardware.current(self._device):
             address = 0 if loss_at is None else loss_at.data_ptr()
             self._core.device_step(number, loss, address, learning_rate, scale, batch_ids, self.stream())

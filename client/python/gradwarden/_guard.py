@@ -94,7 +94,8 @@ class Guard:
             delivered by the run's next attempt on this host.
         mirror: where scalars and events also go, as Guard.mirror() takes it.
         history_length: steps that `history` holds.
-        process_group: of gloo, with the ranks that share the gradients; None: a new one of all ranks.
+        process_group: of gloo, with the ranks that share the gradients; None: a new one of all ranks. Where gradients are on
+            a GPU it must have all ranks.
         layout: a gradwarden.Shard by pattern of names, for tensors that are parts of whole ones unknown to torch.
         distinct: by pattern of names, the process group in which each rank has a tensor of its own under the same name,
             as expert parallel ones are; or a label of this rank's own.
@@ -125,6 +126,8 @@ class Guard:
         reporter = self._reporter(problem, reporting, credentials)
         self._local_every = settings.local_every
         self._norm_type = settings.norm_type
+        # What scales each tensor by itself cannot be told to a fused optimizer: on a GPU the core scales then.
+        self._per_group = settings.value_limit > 0 or settings.adaptive_clip > 0 or len(settings.group_rules) > 0
         self._reduces = settings.on_spike == _core.SpikeAction.REDUCE_LEARNING_RATE
         self._core = _core.RankGuard(settings, reporter, self._ranks.rank, self._ranks.size, self._ranks.exchange())
         self._parameters: dict[str, torch.Tensor] = {}  # by name
@@ -186,7 +189,8 @@ class Guard:
             warn_of_differing(self._ranks, self._slots)
         number = self._steps if step is None else int(step)
         if isinstance(self._follower, DevicePath):
-            self._follower.expect(loss, scaler is not None or self._reduces or not self._optimizers.scale_gradients)
+            waits = scaler is not None or self._reduces or not self._follower.optimizer_scales
+            self._follower.expect(loss, waits or self._optimizers.must_not_begin_with_a_skip())
         outcome = (self._core if isinstance(self._follower, _core.Follower) else self._follower).step(
             number,
             self._monitor.number(loss),
@@ -319,6 +323,9 @@ class Guard:
             misfit = self._follower.find_gradients(self._core)
             if misfit < 0 and self._reads_parameters:
                 misfit = self._follower.find_parameters(self._core)
+            if misfit < 0 and self._scales_otherwise():
+                self._bind_again(misfit, "an optimizer became fused, or is so no longer")
+                continue
             if misfit < 0 and not self._has_changed():
                 break
             if misfit < 0 or not self._slots[misfit].mend():
@@ -339,8 +346,14 @@ class Guard:
             tensor is not self._parameters[name] for name, tensor in now.items()
         )
 
-    def _bind_again(self, misfit: int) -> None:
-        what = "the parameters are not those that were bound"
+    def _optimizer_scales(self) -> bool:
+        return self._optimizers.scale_gradients and not self._per_group
+
+    def _scales_otherwise(self) -> bool:
+        """Than was bound: on a GPU that is fixed at bind."""
+        return isinstance(self._follower, DevicePath) and self._follower.optimizer_scales != self._optimizer_scales()
+
+    def _bind_again(self, misfit: int, what: str = "the parameters are not those that were bound") -> None:
         if misfit >= 0:
             slot = self._slots[misfit]
             gradient = slot.parameter.grad
@@ -382,8 +395,8 @@ class Guard:
         held = [slot.parameter_shard(memory) for slot, memory in zip(slots, parameters)]
         if on_gpu:
             state = self._state()
-            path = DevicePath(self._core, slots, self._ranks.size, self._optimizers.scale_gradients)
-            path.bind(gradients, local, held, state)
+            path = DevicePath(self._core, slots, self._ranks.size, self._optimizer_scales())
+            path.bind(gradients, local, held, state, parameters)
             self._follower = path
         else:
             self._core.bind(gradients, local, held)

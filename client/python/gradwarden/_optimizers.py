@@ -16,7 +16,10 @@ Given = Union[torch.optim.Optimizer, Iterable[torch.optim.Optimizer], None]
 
 
 class Optimizers:
-    """Raises Error on what is no optimizer. A fused one divides the gradients itself and is told by `found_inf` of a skip."""
+    """Raises Error on what is no optimizer. A fused one divides the gradients itself; on a skip none is called.
+
+    Where the decision stays on the device, fused ones are called in any case, and told of a skip by `found_inf`.
+    """
 
     def __init__(self, given: Given) -> None:
         listed: list[Any] = [] if given is None else list(given) if isinstance(given, (list, tuple)) else [given]
@@ -32,7 +35,11 @@ class Optimizers:
         self.all = listed
         self._fused = [_takes_scale(one) for one in listed]
         self._lists: list[list[torch.Tensor]] = []
-        self.scale_gradients = bool(listed) and all(self._fused)
+
+    @property
+    def scale_gradients(self) -> bool:
+        """Whether they divide the gradients; asked in each step, as load_state_dict() may make another of a fused one."""
+        return bool(self.all) and all(fused and _is_fused(one) for one, fused in zip(self.all, self._fused))
 
     def have_changed(self) -> bool:
         """Whether they step other parameters than at the last call."""
@@ -52,35 +59,33 @@ class Optimizers:
                 return group.get("lr")
         return None
 
-    def step(self, update: bool, outcome: StepOutcome) -> None:
-        if update and outcome.learning_rate_factor != 1.0:
-            with self._reduced(outcome.learning_rate_factor):
-                self._step_all(update, outcome.grad_scale)
-        else:
-            self._step_all(update, outcome.grad_scale)
+    def must_not_begin_with_a_skip(self) -> bool:
+        """A fused SGD whose first step is skipped on the device takes uninitialised memory for its momentum."""
+        return any(fused and _makes_momentum(one) for one, fused in zip(self.all, self._fused))
 
-    def _step_all(self, update: bool, scale: float) -> None:
-        for one, fused in zip(self.all, self._fused):
-            if fused and not (update and scale == 1.0):
-                with _told(one, update, scale):
-                    one.step()
-            elif update:
+    def step(self, update: bool, outcome: StepOutcome) -> None:
+        # A fused one could be told of the skip, but in its first step it makes state nevertheless: see _makes_momentum().
+        if not update:
+            return
+        if outcome.learning_rate_factor != 1.0:
+            with self._reduced(outcome.learning_rate_factor):
+                self._step_all(outcome.grad_scale)
+        else:
+            self._step_all(outcome.grad_scale)
+
+    def _step_all(self, scale: float) -> None:
+        for one in self.all:
+            if scale == 1.0:
                 one.step()
+            else:  # all divide: scale_gradients
+                with _told(one, torch.tensor(0.0), torch.tensor(scale)):
+                    one.step()
 
     def step_on_device(self, found_inf: torch.Tensor, grad_scale: torch.Tensor) -> None:
         """Fused ones, told of the decision by tensors on their device, which nobody reads here."""
         for one in self.all:
-            given = getattr(one, "grad_scale", None)
-            one.grad_scale = grad_scale if given is None else given * grad_scale
-            one.found_inf = found_inf
-            try:
+            with _told(one, found_inf, grad_scale):
                 one.step()
-            finally:
-                del one.found_inf
-                if given is None:
-                    del one.grad_scale
-                else:
-                    one.grad_scale = given
 
     @contextlib.contextmanager
     def _reduced(self, factor: float) -> Iterator[None]:
@@ -114,17 +119,33 @@ def _takes_scale(optimizer: Any) -> bool:
     return "grad_scaler" not in inspect.signature(optimizer.step).parameters
 
 
+def _is_fused(optimizer: Any) -> bool:
+    """Now: the groups of a state that it loaded may say otherwise, while its mark of one that takes a scale stays."""
+    return all(group.get("fused", True) for group in optimizer.param_groups)
+
+
+def _makes_momentum(optimizer: Any) -> bool:
+    """Whether its coming step makes momentum as torch's fused SGD does: empty, and left so if `found_inf` says to skip."""
+    return isinstance(optimizer, torch.optim.SGD) and any(
+        p.grad is not None and optimizer.state.get(p, {}).get("momentum_buffer") is None
+        for group in optimizer.param_groups
+        if group["momentum"] != 0
+        for p in group["params"]
+    )
+
+
 @contextlib.contextmanager
-def _told(optimizer: Any, update: bool, scale: float) -> Iterator[None]:
-    """With the attributes that torch's fused optimizers read; a grad_scale of the caller's own is taken into account."""
-    given = getattr(optimizer, "grad_scale", None)
-    optimizer.grad_scale = torch.tensor(scale) if given is None else given * scale
-    optimizer.found_inf = torch.tensor(0.0 if update else 1.0)
+def _told(optimizer: Any, found_inf: torch.Tensor, grad_scale: torch.Tensor) -> Iterator[None]:
+    """With the attributes that torch's fused optimizers read; those of the caller's own are taken into account, and stay."""
+    given = {name: getattr(optimizer, name, None) for name in ("found_inf", "grad_scale")}
+    found, scale = given["found_inf"], given["grad_scale"]
+    optimizer.found_inf = found_inf if found is None else torch.maximum(found, found_inf)
+    optimizer.grad_scale = grad_scale if scale is None else scale * grad_scale
     try:
         yield
     finally:
-        del optimizer.found_inf
-        if given is None:
-            del optimizer.grad_scale
-        else:
-            optimizer.grad_scale = given
+        for name, value in given.items():
+            if value is None:
+                delattr(optimizer, name)
+            else:
+                setattr(optimizer, name, value)

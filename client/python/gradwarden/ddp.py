@@ -58,7 +58,7 @@ class _Hook:
             return _average(bucket.buffer(), group)
         if bucket.index() == 0:
             self._held.clear()  # of a pass that did not come to its end
-        reduced: torch.futures.Future[torch.Tensor] = torch.futures.Future()
+        reduced = _future_of(bucket.buffer())
         self._held.append((bucket, reduced))
         if bucket.is_last():
             held, self._held = self._held, []
@@ -103,6 +103,11 @@ def _average(buffer: torch.Tensor, group: Any) -> torch.futures.Future[torch.Ten
     reduced = dist.all_reduce(buffer, group=group, async_op=True).get_future()
     averaged: torch.futures.Future[torch.Tensor] = reduced.then(lambda done: done.value()[0])
     return averaged
+
+
+def _future_of(buffer: torch.Tensor) -> torch.futures.Future[torch.Tensor]:
+    """One that, as NCCL's own, makes the streams of those who wait for it wait for what was enqueued when it was set."""
+    return torch.futures.Future(devices=[buffer.device] if buffer.is_cuda else None)
 
 
 def _value(done: torch.futures.Future[torch.Tensor]) -> torch.Tensor:

@@ -4,7 +4,7 @@
 
 Leave Trainer(gradient_clip_val) alone: the guard clips. Any strategy whose gradients are in the model's parameters after
 backward() (DDP, FSDP, one device, model parallel), automatic or manual optimization, one optimizer, any precision. With
-"16-mixed" Lightning's own scaler skips what overflowed before the guard sees it.
+"16-mixed" Lightning's own scaler skips what overflowed before the guard sees it, and the optimizer cannot be a fused one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from ._core import Error
 from ._guard import Guard
 from ._intercept import Intercepted
+from ._monitor import log
 
 try:
     import lightning.pytorch as pl
@@ -24,15 +25,16 @@ except ImportError:
 class GuardCallback(pl.Callback):
     """Makes a Guard of the trainer's model and optimizer when training starts; options are those of Guard.
 
-    A checkpoint holds the guard's state, as every callback's. `guard` is there while training runs, and after it for its
-    history. With log=True the norm, the clip coefficient and whether the step was skipped are logged as metrics.
+    A checkpoint holds the guard's state, as every callback's: after training that of its end. `guard` is there while training
+    runs, and after it for its history. With log=True the norm, the clip coefficient and whether the step was skipped are
+    logged as metrics.
     """
 
     def __init__(self, *, log: bool = False, **options: Any) -> None:
         self.guard: Guard | None = None
         self._options, self._log = options, log
-        self._intercepted: Intercepted | None = None
-        self._saved: dict[str, Any] | None = None
+        self._intercepted: Intercepted | None = None  # while training runs
+        self._saved: dict[str, Any] | None = None  # of a checkpoint, or of the end of the last training
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.gradient_clip_val:
@@ -40,12 +42,19 @@ class GuardCallback(pl.Callback):
         if len(trainer.optimizers) != 1:
             raise Error(f"gradwarden: {len(trainer.optimizers)} optimizers; the callback guards one. Make a Guard yourself")
         (optimizer,) = trainer.optimizers
+        # Lightning unscales for the others before their step, where the guard is; see its _optimizer_handles_unscaling().
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            raise Error(
+                f"gradwarden: with a loss scaler Lightning leaves the gradients of a fused {type(optimizer).__name__} scaled,"
+                ' and the guard would misread them; make it with fused=False, or train with precision="bf16-mixed"'
+            )
         # The strategy's: under FSDP it is the wrapped one that knows how it is sharded.
         self.guard = Guard(trainer.strategy.model, optimizer, **self._options)
-        if self._saved is not None:
-            self.guard.load_state_dict(self._saved)
         self._trainer = trainer
         self._intercepted = Intercepted(optimizer, self._step)
+        if self._saved is not None:
+            self.guard.load_state_dict(self._saved)
 
     def _step(self, original: Any, loss: Any) -> None:
         assert self.guard is not None
@@ -70,7 +79,7 @@ class GuardCallback(pl.Callback):
         self._end()
 
     def state_dict(self) -> dict[str, Any]:
-        if self.guard is None:
+        if self.guard is None or self._intercepted is None:
             return self._saved or {}
         return self.guard.state_dict()
 
@@ -82,12 +91,16 @@ class GuardCallback(pl.Callback):
             self.guard.mark_checkpoint()
 
     def _end(self) -> None:
-        if self._intercepted is not None:
-            self._intercepted.undo()
-            self._intercepted = None
-        if self.guard is not None:
-            self._saved = self.guard.state_dict()
-            self.guard.close()
+        if self._intercepted is None:  # there was no training, or it has ended: this is of a test, say
+            return
+        self._intercepted.undo()
+        self._intercepted = None
+        assert self.guard is not None
+        try:
+            self._saved = self.guard.state_dict()  # for the checkpoints that come after the end
+        except Exception as error:  # of an ill device, say; it must not hide the one that training ended with
+            log.warning("the guard's last state is not kept (%s)", error)
+        self.guard.close()
 
 
 def _has_gradients(trainer: Any) -> bool:

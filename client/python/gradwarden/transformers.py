@@ -33,24 +33,26 @@ class GuardCallback(transformers.TrainerCallback):
     def __init__(self, **options: Any) -> None:
         self.guard: Guard | None = None
         self._options = options
+        self._intercepted: Intercepted | None = None  # while training runs
         self._losses: list[torch.Tensor] = []  # of the backward passes of this step
         self._summed = False  # each is a part of the step's loss, which the model divided by all of its items
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **_: Any) -> None:
+        self._end()  # of a training that an exception left: the trainer calls no on_train_end() then
         if not hasattr(optimizer, "gradient_state") or not isinstance(optimizer.optimizer, torch.optim.Optimizer):
             raise Error(f"gradwarden: the trainer's optimizer is a {type(optimizer).__name__}, which no callback can guard")
         options = dict(self._options)
         if args.max_grad_norm and args.max_grad_norm > 0:
             options.setdefault("max_norm", args.max_grad_norm)
-        self._args, self._max_grad_norm = args, args.max_grad_norm
-        args.max_grad_norm = 0  # else the trainer clips first, and the guard sees no spike
         self._accelerated, self._state, self._control = optimizer, state, control
         self.guard = Guard(model, optimizer.optimizer, **options)
+        self._hook = model.register_forward_hook(self._note_loss, with_kwargs=True)
+        self._intercepted = Intercepted(optimizer, self._step)
+        self._args, self._max_grad_norm = args, args.max_grad_norm
+        args.max_grad_norm = 0  # else the trainer clips first, and the guard sees no spike
         saved = os.path.join(_folder(args, state), _STATE_FILE)
         if state.global_step > 0 and os.path.exists(saved):
             self.guard.load_state_dict(torch.load(saved, weights_only=True))
-        self._hook = model.register_forward_hook(self._note_loss, with_kwargs=True)
-        self._intercepted = Intercepted(optimizer, self._step)
 
     def _step(self, original: Any, _: Any) -> None:
         assert self.guard is not None
@@ -87,11 +89,17 @@ class GuardCallback(transformers.TrainerCallback):
             log.warning("the guard's state is not in the checkpoint (%s)", error)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.guard is None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._intercepted is None:
             return
         self._intercepted.undo()
+        self._intercepted = None
         self._hook.remove()
+        self._losses = []
         self._args.max_grad_norm = self._max_grad_norm
+        assert self.guard is not None
         self.guard.close()
 
 
