@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::chrono::seconds kDeadline{10};
 
+constexpr int kMostBytes = 256 << 20;
+
 // gRPC says "failed to connect to all addresses; last error: UNKNOWN: ipv4:...: Connection
 // refused": the end of it is what a person needs.
 std::string core_of(const std::string& message) {
@@ -28,7 +30,10 @@ QueryClient::QueryClient(std::string address, ChannelSecurity security)
   std::optional<std::string> problem = check_channel_security(security_, address_);
   if (!problem) problem = read_secrets(security_, secrets_);
   if (problem) unusable_ = {grpc::StatusCode::INVALID_ARGUMENT, *problem};
-  stub_ = v1::QueryService::NewStub(open_channel(address_, security_, secrets_, {}));
+  // A run of many attempts repeats its groups' names for each of them.
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMostBytes);
+  stub_ = v1::QueryService::NewStub(open_channel(address_, security_, secrets_, arguments));
 }
 
 std::unique_ptr<grpc::ClientContext> QueryClient::call_with_deadline() const {

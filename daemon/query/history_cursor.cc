@@ -19,6 +19,8 @@ constexpr std::size_t kChunkBytes = 512 << 10;
 // enough that a point is not much wider than it must be.
 constexpr std::uint64_t kReportsPerPoint = 16;
 constexpr std::uint64_t kBucketsPerPoint = 64;
+// Whoever asks for more gets so many, which is more than a screen can show.
+constexpr std::uint64_t kMostPoints = 10000;
 
 store::RollupSample sample_of(const v1::Report& report) {
   store::RollupSample sample;
@@ -148,7 +150,7 @@ absl::Status HistoryCursor::read_points(store::StoreReader& reader, const store:
   const std::uint64_t first = std::max(request_.first_step(), progress.first_step);
   const std::uint64_t last = std::min(last_step_, progress.last_step);
   if (progress.step_reports == 0 || first > last) return absl::OkStatus();
-  const std::uint64_t wanted = request_.max_points();
+  const std::uint64_t wanted = std::min<std::uint64_t>(request_.max_points(), kMostPoints);
   const std::uint64_t steps = last - first + 1;
 
   std::vector<store::Rollup> rollups;
@@ -169,8 +171,7 @@ absl::Status HistoryCursor::read_points(store::StoreReader& reader, const store:
     rollups = *std::move(read);
   }
   // Neighbours are joined, equally many per point.
-  const std::size_t per_point =
-      (rollups.size() + request_.max_points() - 1) / request_.max_points();
+  const std::size_t per_point = (rollups.size() + wanted - 1) / wanted;
   for (std::size_t begin = 0; begin < rollups.size(); begin += per_point) {
     store::Rollup joined = rollups[begin];
     for (std::size_t i = begin + 1; i < std::min(begin + per_point, rollups.size()); ++i) {

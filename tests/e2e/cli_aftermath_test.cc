@@ -117,6 +117,20 @@ void spike_at(v1::Report& report, std::uint64_t step) {
   report.set_grad_norm(40);
 }
 
+TEST_F(Aftermath, ARunOfManyAttemptsWithManyGroupsIsShownWhole) {
+  for (int attempt = 1; attempt <= 8; ++attempt) {
+    IngestClient client(daemon_->grpc_address());
+    v1::Hello hello = make_hello("large", std::string("a").append(std::to_string(attempt)));
+    for (int group = 0; group < 4000; ++group) {
+      hello.add_groups(std::string(180, 'g').append(std::to_string(group)));
+    }
+    ASSERT_TRUE(client.send(hello));
+    v1::IngestResponse response;
+    ASSERT_TRUE(client.receive(&response));
+  }
+  EXPECT_EQ(json_of("show large")["attempts"].size(), 8U);
+}
+
 TEST_F(Aftermath, RewindFindsTheCheckpointThoughManyFollowedTheIncident) {
   send("run", "a1", 1000, [](v1::Report& report) {
     spike_at(report, 350);

@@ -147,6 +147,24 @@ class TrainingTest(unittest.TestCase):
             self.assertEqual(guard.step().decision, "skip" if step == 4 else "clip")
             self.check_same(mine, theirs, 1e-4)
 
+    def test_a_fused_optimizer_is_told_in_float32_whatever_the_default_is_and_never_to_divide_by_infinity(self):
+        seen = []
+
+        class Told(torch.optim.SGD):
+            def step(self, closure=None):
+                seen.append((self.grad_scale, self.found_inf))
+                return super().step(closure)
+
+        self.addCleanup(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float64)
+        weight = torch.nn.Parameter(torch.zeros(2, dtype=torch.float32))
+        guard = gradwarden.Guard([("w", weight)], Told([weight], lr=0.1, fused=True), max_norm=1e-3)
+        for gradient in (1.0, 3e38):
+            weight.grad = torch.full((2,), gradient, dtype=torch.float32)
+            self.assertEqual(guard.step().decision, "clip")
+        self.assertEqual({one.dtype for both in seen for one in both}, {torch.float32})
+        self.assertEqual(seen[1][0].item(), torch.finfo(torch.float32).max)
+
     def test_found_inf_and_grad_scale_of_the_callers_own_count_and_stay(self):
         for found, norm_limit in ((1.0, 1e-3), (1.0, 1e9), (0.0, 1e-3), (0.0, 1e9)):
             with self.subTest(found=found, norm_limit=norm_limit):

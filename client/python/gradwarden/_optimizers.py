@@ -78,7 +78,7 @@ class Optimizers:
             if scale == 1.0:
                 one.step()
             else:  # all divide: scale_gradients
-                with _told(one, torch.tensor(0.0), torch.tensor(scale)):
+                with _told(one, torch.zeros((), dtype=torch.float32), _as_float32(scale)):
                     one.step()
 
     def step_on_device(self, found_inf: torch.Tensor, grad_scale: torch.Tensor) -> None:
@@ -110,6 +110,11 @@ def _needed_by(step: Any) -> str:
         return ""
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return next((p.name for p in parameters if p.default is p.empty and p.kind not in optional), "")
+
+
+def _as_float32(scale: float) -> torch.Tensor:
+    """As fused optimizers take it, whatever torch's default is; too large a one saturates, as dividing by Inf gives zeros."""
+    return torch.tensor(min(scale, torch.finfo(torch.float32).max), dtype=torch.float32)
 
 
 def _takes_scale(optimizer: Any) -> bool:
