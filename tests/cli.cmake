@@ -4,18 +4,16 @@ gradwarden_test(cli_test
           unit/cli_plot_test.cc unit/cli_replay_html_test.cc unit/cli_replay_report_test.cc unit/cli_step_text_test.cc unit/cli_text_test.cc unit/cli_top_screen_test.cc
   LIBS gradwarden_cli)
 
-gradwarden_test(cli_e2e_test SOURCES e2e/cli_aftermath_test.cc e2e/cli_test.cc e2e/cli_top_test.cc e2e/cli_watch_test.cc
+gradwarden_test(cli_e2e_test GRPC_HEADERS SOURCES e2e/cli_aftermath_test.cc e2e/cli_test.cc e2e/cli_top_test.cc e2e/cli_watch_test.cc
   LIBS gradwarden_daemon_process gradwarden_rpc LABELS e2e)
-gradwarden_use_rpc_pch(cli_e2e_test)
 target_compile_definitions(cli_e2e_test PRIVATE GRADWARDEN_TEST_COMMAND="$<TARGET_FILE:gradwarden_command>")
 add_dependencies(cli_e2e_test gradwarden_command)
 
 # The reporter, with hand-made records, against a real daemon and read with the command line.
-gradwarden_test(reporter_e2e_test SOURCES e2e/reporter_daemon_test.cc
+gradwarden_test(reporter_e2e_test GRPC_HEADERS SOURCES e2e/reporter_daemon_test.cc
   LIBS gradwarden_daemon_process gradwarden_client_reporter gradwarden_client_collective gradwarden_client_guard
        gradwarden_rpc
   LABELS e2e)
-gradwarden_use_rpc_pch(reporter_e2e_test)
 target_compile_definitions(reporter_e2e_test PRIVATE GRADWARDEN_TEST_COMMAND="$<TARGET_FILE:gradwarden_command>")
 add_dependencies(reporter_e2e_test gradwarden_command)
 
@@ -39,8 +37,7 @@ endif()
 endif()
 
 # Alerts of a real daemon, silenced with the command line, in Debian's Alertmanager where it was fetched.
-gradwarden_test(alerts_e2e_test SOURCES e2e/daemon_alerts_test.cc LIBS gradwarden_daemon_process gradwarden_rpc LABELS e2e)
-gradwarden_use_rpc_pch(alerts_e2e_test)
+gradwarden_test(alerts_e2e_test GRPC_HEADERS SOURCES e2e/daemon_alerts_test.cc LIBS gradwarden_daemon_process gradwarden_rpc LABELS e2e)
 target_compile_definitions(alerts_e2e_test PRIVATE GRADWARDEN_TEST_COMMAND="$<TARGET_FILE:gradwarden_command>"
   GRADWARDEN_TEST_ALERTMANAGER="${PROJECT_SOURCE_DIR}/build/tools/alertmanager/usr/bin")
 add_dependencies(alerts_e2e_test gradwarden_command)

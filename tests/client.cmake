@@ -5,11 +5,10 @@ gradwarden_test(client_guard_test
           unit/client_observation_test.cc property/guard_mesh_test.cc property/guard_sharding_test.cc
   LIBS gradwarden_client_guard gradwarden_client_collective)
 
-gradwarden_test(client_reporter_test
+gradwarden_test(client_reporter_test GRPC_HEADERS
   SOURCES unit/allocation_counter.cc unit/client_backlog_test.cc unit/client_delivery_test.cc
           unit/client_flight_test.cc unit/client_report_fields_test.cc unit/client_reporter_rebind_test.cc unit/client_reporter_test.cc unit/client_ring_test.cc unit/history_file_test.cc
   LIBS gradwarden_client_reporter gradwarden_client_collective gradwarden_client_guard)
-gradwarden_use_rpc_pch(client_reporter_test)
 
 gradwarden_test(c_api_test
   SOURCES unit/c_api_test.cc

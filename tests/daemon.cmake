@@ -37,31 +37,25 @@ target_compile_definitions(gradwarden_daemon_process
   PRIVATE GRADWARDEN_TEST_GRADWARDEND="$<TARGET_FILE:gradwardend>")
 add_dependencies(gradwarden_daemon_process gradwardend)
 
-gradwarden_test(daemon_e2e_test
+gradwarden_test(daemon_e2e_test GRPC_HEADERS
   SOURCES e2e/daemon_events_test.cc e2e/daemon_ingest_test.cc e2e/daemon_lifecycle_test.cc
           e2e/daemon_store_failure_test.cc
   LIBS gradwarden_daemon_process gradwarden_rpc LABELS e2e-threads)
-gradwarden_use_rpc_pch(daemon_e2e_test)
-gradwarden_test(kill_daemon_test SOURCES fault/kill_daemon_test.cc
+gradwarden_test(kill_daemon_test GRPC_HEADERS SOURCES fault/kill_daemon_test.cc
   LIBS gradwarden_daemon_process gradwarden_rpc LABELS fault)
-gradwarden_use_rpc_pch(kill_daemon_test)
-gradwarden_test(drain_under_load_test SOURCES fault/drain_under_load_test.cc
+gradwarden_test(drain_under_load_test GRPC_HEADERS SOURCES fault/drain_under_load_test.cc
   LIBS gradwarden_daemon_process gradwarden_rpc LABELS fault PROCESSORS 2)
-gradwarden_use_rpc_pch(drain_under_load_test)
-gradwarden_test(sink_outage_test SOURCES fault/sink_outage_test.cc
+gradwarden_test(sink_outage_test GRPC_HEADERS SOURCES fault/sink_outage_test.cc
   LIBS gradwarden_daemon_process gradwarden_rpc nlohmann_json::nlohmann_json LABELS fault)
-gradwarden_use_rpc_pch(sink_outage_test)
 # Long, and with bounds on memory that no sanitizer keeps.
 if(NOT GRADWARDEN_SANITIZE)
-  gradwarden_test(soak_test SOURCES fault/soak_test.cc
+  gradwarden_test(soak_test GRPC_HEADERS SOURCES fault/soak_test.cc
     LIBS gradwarden_daemon_process gradwarden_rpc LABELS fault PROCESSORS 2)
-  gradwarden_use_rpc_pch(soak_test)
   # A trainer's reporter and a daemon with trouble between them.
-  gradwarden_test(delivery_fault_test SOURCES fault/faulty_proxy_test.cc fault/lossy_wire.cc fault/network_test.cc
+  gradwarden_test(delivery_fault_test GRPC_HEADERS SOURCES fault/faulty_proxy_test.cc fault/lossy_wire.cc fault/network_test.cc
     LIBS gradwarden_daemon_process gradwarden_client_reporter gradwarden_client_collective gradwarden_client_guard gradwarden_rpc
          PkgConfig::SQLITE
     LABELS fault)
-  gradwarden_use_rpc_pch(delivery_fault_test)
 endif()
 target_compile_definitions(daemon_config_test
   PRIVATE GRADWARDEN_TEST_SOURCE_DIR="${PROJECT_SOURCE_DIR}")

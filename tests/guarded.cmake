@@ -1,11 +1,10 @@
 # Who is let in, who is not, and slow or half-open peers: a real gradwardend with certificates and tokens.
-gradwarden_test(daemon_guarded_test
+gradwarden_test(daemon_guarded_test GRPC_HEADERS
   SOURCES e2e/daemon_reload_test.cc e2e/daemon_slow_peers_test.cc e2e/daemon_tls_test.cc e2e/daemon_tokens_test.cc
           e2e/spool_test.cc
   LIBS gradwarden_daemon_process gradwarden_client_reporter gradwarden_client_collective gradwarden_client_guard
        gradwarden_rpc
   LABELS e2e-threads)
-gradwarden_use_rpc_pch(daemon_guarded_test)
 target_compile_definitions(daemon_guarded_test PRIVATE GRADWARDEN_TEST_COMMAND="$<TARGET_FILE:gradwarden_command>")
 add_executable(killed_trainer e2e/killed_trainer.cc)
 target_link_libraries(killed_trainer PRIVATE
@@ -19,6 +18,5 @@ gradwarden_test(connection_table_test SOURCES unit/connection_table_test.cc LIBS
 gradwarden_test(http_server_test SOURCES unit/http_server_test.cc LIBS gradwarden_daemon_http)
 gradwarden_test(daemon_retention_test SOURCES unit/daemon_recovery_test.cc unit/daemon_retention_test.cc
   LIBS gradwarden_daemon_store PkgConfig::SQLITE)
-gradwarden_test(client_spool_test SOURCES unit/client_spool_test.cc
+gradwarden_test(client_spool_test GRPC_HEADERS SOURCES unit/client_spool_test.cc
   LIBS gradwarden_client_reporter gradwarden_client_collective gradwarden_client_guard gradwarden_rpc)
-gradwarden_use_rpc_pch(client_spool_test)

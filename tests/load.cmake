@@ -6,14 +6,12 @@ gradwarden_use_rpc_pch(load_bench)
 add_test(NAME Load.TenTimesASmallLoadLosesNothingAndEndsInOrderOnSigterm COMMAND load_bench --brief)
 set_tests_properties(Load.TenTimesASmallLoadLosesNothingAndEndsInOrderOnSigterm
   PROPERTIES TIMEOUT 300 PROCESSORS 2 LABELS e2e)
-gradwarden_test(daemon_overload_test SOURCES unit/daemon_overload_test.cc LIBS gradwarden_daemon_ingest_rpc)
-gradwarden_use_rpc_pch(daemon_overload_test)
+gradwarden_test(daemon_overload_test GRPC_HEADERS SOURCES unit/daemon_overload_test.cc LIBS gradwarden_daemon_ingest_rpc)
 # Throughput of one client beside VictoriaMetrics. Prints figures; no test.
 add_executable(import_bench bench/import_bench.cc)
 target_link_libraries(import_bench PRIVATE gradwarden_daemon_process gradwarden_rpc gradwarden_flags)
 gradwarden_use_rpc_pch(import_bench)
-gradwarden_test(run_names_test SOURCES e2e/run_names_test.cc LIBS gradwarden_daemon_process gradwarden_rpc LABELS e2e)
-gradwarden_use_rpc_pch(run_names_test)
+gradwarden_test(run_names_test GRPC_HEADERS SOURCES e2e/run_names_test.cc LIBS gradwarden_daemon_process gradwarden_rpc LABELS e2e)
 # Time to ready and memory of a daemon with a long history; a test with a short one.
 add_executable(restart_bench bench/restart_bench.cc)
 target_link_libraries(restart_bench PRIVATE gradwarden_daemon_process gradwarden_rpc gradwarden_flags)

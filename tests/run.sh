@@ -33,14 +33,19 @@ while [[ $# -gt 0 ]]; do
 done
 
 passed=0 failed=0 skipped=0
+failures=  # said once more at the end
 report() { printf '\n== %s (%d s)\n' "$*" "$SECONDS"; }
-finish() { echo "$passed passed, $failed failed, $skipped skipped"; }
+fail() { echo "FAILED: $1"; failures+="FAILED: $1"$'\n'; failed=$((failed + 1)); }
+finish() {
+  printf '%s' "$failures"
+  echo "$passed passed, $failed failed, $skipped skipped"
+}
 
 # check NAME COMMAND...: one test that is a command.
 check() {
   local name=$1
   shift
-  if "$@"; then echo "ok: $name"; passed=$((passed + 1)); else echo "FAILED: $name"; failed=$((failed + 1)); fi
+  if "$@"; then echo "ok: $name"; passed=$((passed + 1)); else fail "$name"; fi
 }
 
 configure_and_build() {  # configure_and_build PRESET [-DNAME=VALUE] [TARGETS...]
@@ -58,14 +63,15 @@ run_ctest() {  # run_ctest PRESET [CTEST_OPTIONS...]
   shift
   rm -f "$junit"
   ctest --preset "$preset" -j 2 --output-junit "$root/$junit" "$@" || true
-  [[ -s $junit ]] || { echo "FAILED: ctest of $preset ran nothing"; failed=$((failed + 1)); return; }
+  [[ -s $junit ]] || { fail "ctest of $preset ran nothing"; return; }
   local counts total bad out
   counts=$(grep -m 1 -A 6 '<testsuite' "$junit" | tr '\n' ' ')
   total=$(sed -n 's/.*[[:space:]]tests="\([0-9]*\)".*/\1/p' <<<"$counts")
   bad=$(sed -n 's/.*[[:space:]]failures="\([0-9]*\)".*/\1/p' <<<"$counts")
   out=$(sed -n 's/.*[[:space:]]skipped="\([0-9]*\)".*/\1/p' <<<"$counts")
-  [[ -n $total && $total -gt 0 ]] || { echo "FAILED: ctest of $preset ran nothing"; failed=$((failed + 1)); return; }
+  [[ -n $total && $total -gt 0 ]] || { fail "ctest of $preset ran nothing"; return; }
   passed=$((passed + total - bad - out)) failed=$((failed + bad)) skipped=$((skipped + out))
+  ((bad == 0)) || failures+="$preset: $(tests/failures.py "$junit")"$'\n'
 }
 
 format_is_clean() {
@@ -77,7 +83,7 @@ run_full_length() {  # run_full_length [RE]
   local suites
   suites=$(git grep -lE 'full_length\.h|GRADWARDEN_TEST_FULL' -- 'tests/*.cc' |
     xargs grep -ohE '^TEST(_F)?\( *[A-Za-z0-9_]+, *[A-Za-z0-9_]+' | sed -E 's/.*\( *//; s/, */./' | grep -E "${1:-.}")
-  [[ -n $suites ]] || { echo "FAILED: no test of a stated length matches"; failed=$((failed + 1)); return; }
+  [[ -n $suites ]] || { fail "no test of a stated length matches"; return; }
   configure_and_build release -DGRADWARDEN_TEST_TIMEOUT=14400
   GRADWARDEN_TEST_FULL=1 run_ctest release -V -R "^($(tr '\n' '|' <<<"$suites" | sed 's/|$//'))\$"
   configure_and_build release -DGRADWARDEN_TEST_TIMEOUT=300
@@ -124,8 +130,8 @@ if ! $quick && [[ -z $torch_note ]] && ! deploy/fetch_trainers.sh build/tools/tr
   echo "transformers and Lightning could not be fetched: the tests of their callbacks are skipped"
 fi
 export CTEST_OUTPUT_ON_FAILURE=1
-# Where ccache is used, a second clone finds what the first compiled.
-export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=true
+# Where ccache is used, a second clone finds what the first compiled, with precompiled headers too.
+export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=true CCACHE_SLOPPINESS=pch_defines,time_macros
 export ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1
 # What libstdc++ copies for gRPC's threads has no frame of gRPC on its stack, so that no line of tsan.supp can name it.
 TSAN_OPTIONS="suppressions=$root/tests/tsan.supp history_size=7 ignore_noninstrumented_modules=1"

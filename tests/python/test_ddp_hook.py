@@ -6,6 +6,7 @@ import logging
 import os
 import subprocess
 import tempfile
+import threading
 import types
 import unittest
 import unittest.mock
@@ -62,6 +63,19 @@ def load(module, state):
             parameter.copy_(state[name])
 
 
+def note_who_sets_futures():
+    """The names of the threads that set a future's result from now on."""
+    names = []
+    set_result = torch.futures.Future.set_result
+
+    def noting(future, result):
+        names.append(threading.current_thread().name)
+        set_result(future, result)
+
+    torch.futures.Future.set_result = noting
+    return names
+
+
 def train(rank, world, history, *, views=True, set_to_none=True, unused=False, nan_at=None, accumulate=1, **options):
     """Trains beside two references: this rank's network alone, and DDP without a hook. What was seen, by step."""
     torch.manual_seed(7)
@@ -73,13 +87,14 @@ def train(rank, world, history, *, views=True, set_to_none=True, unused=False, n
     guard = gradwarden.Guard(max_norm=MAX_NORM, run="ddp", history_path=history if rank == 0 else "", **options)
     guard.bind(network.named_parameters())
     hook = gradwarden.ddp.observe_local_hook(guard)
-    buckets = set()
+    buckets = []  # one for each call of the hook
 
     def counting(state: object, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
-        buckets.add(bucket.index())
+        buckets.append(bucket.index())
         return hook(state, bucket)
 
     model.register_comm_hook(None, counting)
+    setters = note_who_sets_futures()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     seen = []
     for step in range(STEPS):
@@ -121,7 +136,7 @@ def train(rank, world, history, *, views=True, set_to_none=True, unused=False, n
         )
         load(plain, {f"module.{name}": value for name, value in after.items()})
         load(alone, after)
-    return {"steps": seen, "buckets": len(buckets), "flushed": guard.close()}
+    return {"steps": seen, "buckets": len(set(buckets)), "hook_calls": len(buckets), "flushed": guard.close(), "setters": setters}
 
 
 def train_case(rank, world, history, arguments):
@@ -150,6 +165,9 @@ class DdpHookTest(RanksTest):
         for result in results:
             self.assertGreater(result["buckets"], 1)
             self.assertTrue(result["flushed"])
+            # A thread of the process group that runs Python while the interpreter ends would abort the process.
+            self.assertEqual(set(result["setters"]), {"MainThread"})
+            self.assertEqual(len(result["setters"]), result["hook_calls"])
         return results, reports
 
     def check_healthy(self, world, **arguments):

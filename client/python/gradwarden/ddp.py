@@ -46,27 +46,28 @@ class _Hook:
     def __init__(self, guard: "Guard") -> None:
         self._guard = guard
         self._passes = 0
-        self._held: list[tuple[Any, torch.futures.Future[torch.Tensor]]] = []  # (bucket, the future that DDP waits for) of this backward pass
+        self._held: list[_Held] = []  # of this backward pass
         self._warned = False
 
     # DDP looks at these annotations.
     def run(self, state: object, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
-        group = state if state is not None else dist.group.WORLD
-        if not self._observes():
-            if bucket.is_last():
-                self._passes += 1
-            return _average(bucket.buffer(), group)
         if bucket.index() == 0:
             self._held.clear()  # of a pass that did not come to its end
-        reduced = _future_of(bucket.buffer())
-        self._held.append((bucket, reduced))
+        arrived = _Held(bucket, state if state is not None else dist.group.WORLD)
+        self._held.append(arrived)
+        observes = self._observes()
+        if not observes:
+            arrived.start()
         if bucket.is_last():
-            held, self._held = self._held, []
-            self._observe([bucket for bucket, _ in held])
+            all_held, self._held = self._held, []
+            if observes:
+                self._observe([held.bucket for held in all_held])
+                for held in all_held:
+                    held.start()
             self._passes += 1
-            for waiting, future in held:
-                _average(waiting.buffer(), group).add_done_callback(_passing_to(future))
-        return reduced.then(_value)
+            for held in all_held:
+                held.finish()
+        return arrived.reduced
 
     def _observes(self) -> bool:
         return self._passes < _BINDING_PASSES or self._guard._observes()
@@ -97,30 +98,27 @@ class _Hook:
         self._warned = True
 
 
-def _average(buffer: torch.Tensor, group: Any) -> torch.futures.Future[torch.Tensor]:
-    """As DDP's own: multiplied by 1 / ranks, which for three ranks is not the same bits as divided by them, then summed."""
-    buffer.mul_(1.0 / dist.get_world_size(group))
-    reduced = dist.all_reduce(buffer, group=group, async_op=True).get_future()
-    averaged: torch.futures.Future[torch.Tensor] = reduced.then(lambda done: done.value()[0])
-    return averaged
+class _Held:
+    """A bucket between its arrival and the future that DDP waits for.
 
+    That one is set here, in the thread of the backward pass, and never by a callback of the all-reduce: those run in
+    threads of the process group, and a thread that runs Python while the interpreter ends aborts the process.
+    """
 
-def _future_of(buffer: torch.Tensor) -> torch.futures.Future[torch.Tensor]:
-    """One that, as NCCL's own, makes the streams of those who wait for it wait for what was enqueued when it was set."""
-    return torch.futures.Future(devices=[buffer.device] if buffer.is_cuda else None)
+    def __init__(self, bucket: Any, group: Any) -> None:
+        self.bucket, self._group = bucket, group
+        self._buffer = bucket.buffer()
+        # On a GPU one that, as NCCL's own, makes the streams that wait for it wait for what was enqueued when it was set.
+        self.reduced: torch.futures.Future[torch.Tensor] = torch.futures.Future(
+            devices=[self._buffer.device] if self._buffer.is_cuda else None
+        )
 
+    def start(self) -> None:
+        """As DDP's own: multiplied by 1 / ranks, which for three ranks is not the same bits as divided by them, then summed."""
+        self._buffer.mul_(1.0 / dist.get_world_size(self._group))
+        self._work = dist.all_reduce(self._buffer, group=self._group, async_op=True)
 
-def _value(done: torch.futures.Future[torch.Tensor]) -> torch.Tensor:
-    return done.value()
-
-
-def _passing_to(
-    future: torch.futures.Future[torch.Tensor],
-) -> Callable[[torch.futures.Future[torch.Tensor]], None]:
-    def pass_on(done: torch.futures.Future[torch.Tensor]) -> None:
-        try:
-            future.set_result(done.value())
-        except Exception as error:  # DDP waits for `future`: it must hear of it
-            future.set_exception(error)  # type: ignore[arg-type]
-
-    return pass_on
+    def finish(self) -> None:
+        """Waits as DDP would right after the last bucket; on a GPU the stream waits, not this thread."""
+        self._work.wait()
+        self.reduced.set_result(self._buffer)
