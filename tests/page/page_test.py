@@ -21,6 +21,15 @@ PAINTED = """(() => { const plot = document.querySelector('#norm-plot canvas'); 
   const pixels = plot.getContext('2d').getImageData(0, 0, plot.width, plot.height).data;
   let painted = 0; for (let i = 3; i < pixels.length; i += 4) if (pixels[i] > 0) ++painted; return painted; })()"""
 DRAWN = "Number(document.body.dataset.drawn)"
+# What the daemon answers about run a waits until window.held[0]() is called; what is asked for after that is noted.
+HOLD_ANSWERS_ABOUT_A = """(() => { window.held = []; window.askedAfterwards = []; let released = false;
+  window.realFetch ??= window.fetch;
+  window.fetch = async (path, ...more) => {
+    if (released) window.askedAfterwards.push(path);
+    const answer = await window.realFetch(path, ...more);
+    if (path.startsWith('/api/run?run=a')) await new Promise((resume) => window.held.push(() => { released = true; resume(); }));
+    return answer;
+  }; })()"""
 
 
 class Daemon:
@@ -135,6 +144,25 @@ class PageTest(unittest.TestCase):
         self.wait("document.getElementById('other').value == 'first'")
         self.browser.press("Escape")
         self.wait("!document.getElementById('runs').hidden")
+        self.check_quiet()
+
+    def test_a_run_that_was_left_before_it_was_told_is_not_asked_for_further(self):
+        self.daemon.make("--run", "a", "--steps", 50)
+        self.daemon.make("--run", "b", "--steps", 80)
+        self.browser.open(self.daemon.page)
+        self.wait("document.querySelectorAll('#run-rows tr').length == 2")
+        for left_for in ("", "run=b"):
+            with self.subTest(left_for=left_for):
+                self.browser.evaluate(HOLD_ANSWERS_ABOUT_A)
+                self.browser.evaluate("location.hash = 'run=a'")
+                self.wait("window.held.length == 1")
+                self.browser.evaluate(f"location.hash = '{left_for}'")
+                self.wait(f"{DRAWN} == 80" if left_for else "!document.getElementById('runs').hidden")
+                self.browser.evaluate("window.held[0]()")
+                self.browser.evaluate("new Promise((resume) => setTimeout(resume, 300))")
+                asked = self.browser.evaluate("window.askedAfterwards")
+                self.assertEqual([path for path in asked if not path.startswith("/api/runs") and "run=b" not in path], [])
+        self.assertIn("steps 0 to 79", self.browser.evaluate("document.getElementById('facts').textContent"))
         self.check_quiet()
 
     def test_a_spike_of_one_step_among_many_is_in_what_is_drawn(self):

@@ -115,10 +115,12 @@ function options(select, attempts, chosen, none) {
   select.value = chosen;
 }
 
-const range = (attempt) => ({ run: state.run, attempt, first: state.first, last: state.last, points: Math.round(Math.max(300, element("norm-plot").clientWidth)) });
+const range = ({ run, first, last }, attempt) => ({ run, attempt, first, last, points: Math.round(Math.max(300, element("norm-plot").clientWidth)) });
 
 async function showMaps() {
-  const [byGroup, byRank] = await Promise.all([get("groups", range(state.attempt)), get("ranks", range(state.attempt))]);
+  const turn = shown;
+  const [byGroup, byRank] = await Promise.all([get("groups", range(state, state.attempt)), get("ranks", range(state, state.attempt))]);
+  if (turn !== shown) return;
   groups.draw(byGroup.groups, byGroup.step, byGroup.norms);
   const kept = byRank.local.some((row) => row.length > 0) ? byRank.ranks : [];
   element("ranks-title").hidden = kept.length === 0;
@@ -128,31 +130,39 @@ async function showMaps() {
 
 const redraw = () => plots.draw(history, other, events);
 
+// While an answer is waited for, something else may be asked for, or the list: then nothing more is done about this.
 async function showRun() {
   const turn = ++shown;
-  known = await get("run", { run: state.run });
-  const attempt = state.attempt || known.latest_attempt;
+  const asked = { ...state };
+  const told = await get("run", { run: asked.run });
+  if (turn !== shown) return;
+  known = told;
+  const attempt = asked.attempt || known.latest_attempt;
   options(element("attempt"), known.attempt_list, attempt);
-  options(element("other"), known.attempt_list.filter((one) => one.attempt !== attempt), state.other, "none");
+  options(element("other"), known.attempt_list.filter((one) => one.attempt !== attempt), asked.other, "none");
   showFacts();
-  const [one, two, list] = await Promise.all([get("history", range(attempt)), state.other ? get("history", range(state.other)) : null, get("events", { run: state.run, attempt })]);
-  if (turn !== shown) return; // something else was asked for meanwhile
+  const [one, two, list] = await Promise.all([get("history", range(asked, attempt)), asked.other ? get("history", range(asked, asked.other)) : null, get("events", { run: asked.run, attempt })]);
+  if (turn !== shown) return;
   [history, other] = [one, two];
   showEvents(list.events);
   redraw();
   drawn = Date.now();
   document.body.dataset.drawn = `${history.step?.length ?? 0}`;
-  follow(attempt);
+  follow(asked, attempt);
   await showMaps();
 }
 
 // ---- live ----
 
-function follow(attempt) {
+function stopLive() {
   live?.stop();
   live = undefined;
-  if (state.last !== undefined || attempt !== known.latest_attempt) return; // a part of the past
-  const next = () => ({ run: state.run, attempt, first: (history?.last_step ?? -1) + 1 });
+}
+
+function follow({ run, last }, attempt) {
+  stopLive();
+  if (last !== undefined || attempt !== known.latest_attempt) return; // a part of the past
+  const next = () => ({ run, attempt, first: (history?.last_step ?? -1) + 1 });
   live = new Live(next, {
     steps: addSteps,
     events: (data) => addEvents(data.events),
@@ -192,7 +202,10 @@ async function show() {
   element("run").hidden = !one;
   element("where").textContent = state.run;
   document.title = one ? `${state.run} · gradwarden` : "gradwarden";
-  if (!one) live?.stop();
+  if (!one) {
+    ++shown;
+    stopLive();
+  }
   if (one && !plots) {
     plots = new Plots((first, last) => go({ first, last }));
     groups = new HeatMap("groups", "group");
